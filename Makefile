@@ -1,0 +1,52 @@
+# Two commands are enough on a plain Linux with Python >= 3.11, git and make:
+#   make demo    run the main job end to end, nothing outside needed
+#   make test    pass every test
+# Everything else is a finer tool for people who change tracefwd.
+
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
+BIN := .venv/bin
+DEMO_SECONDS ?= 15
+DEMO_RATE ?= 500
+
+.PHONY: demo test check format lock bench clean help
+
+help: ## what can be made here
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+demo: $(BIN)/.run ## forwarder, stand-in and mesh traffic on loopback, with a balance at the end
+	$(BIN)/tracefwd demo --seconds $(DEMO_SECONDS) --rate $(DEMO_RATE)
+
+test: $(BIN)/.dev ## formatting, lints, types and all tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+format: $(BIN)/.dev ## let ruff write the layout
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# Locked with hashes: what is installed is what was reviewed.
+$(BIN)/.run: deploy/requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "tracefwd needs Python 3.11 or newer; set PYTHON=/path/to/python3"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r deploy/requirements.lock
+	echo "$(CURDIR)" > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/tracefwd-checkout.pth"
+	printf '#!/bin/sh\nexec "%s/$(BIN)/python" -m tracefwd "$$@"\n' "$(CURDIR)" > $(BIN)/tracefwd
+	chmod +x $(BIN)/tracefwd
+	touch $@
+
+$(BIN)/.dev: $(BIN)/.run tests/requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r tests/requirements.lock
+	touch $@
+
+lock: $(BIN)/.dev ## renew the locks from pyproject.toml
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-header \
+		pyproject.toml -o deploy/requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-header \
+		pyproject.toml --group dev -c deploy/requirements.lock -o tests/requirements.lock
+
+clean: ## forget the environment
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,168 @@
+"""The catalogue of tracefwd's own metrics, and the one type that carries their values.
+
+A metric exists only if it is declared here: name, kind, labels, meaning.  Names mirror the OpenTelemetry
+Collector's families under the prefix ``tracefwd_``; every label has a closed or configured set of values.
+
+Workers count in plain integers and hand over ``Samples`` when asked; the parent adds them up, so
+every metric, gauges included, must make sense as a sum over workers.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One family.  ``kind`` is counter, gauge or histogram (buckets in ``HISTOGRAM_BUCKETS_S``)."""
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    meaning: str
+
+
+Samples = dict[str, dict[tuple[str, ...], float]]
+"""Metric name -> label values -> value.  A histogram is its cumulative ``le`` series plus ``_sum`` and ``_count``."""
+
+# From a fast answer on loopback to Envoy's own time-out (5 s).
+ANSWER_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
+
+CATALOGUE: tuple[Metric, ...] = (
+    # receiver
+    Metric(
+        "tracefwd_receiver_requests_total", "counter", ("code",), "Requests answered, by status."
+    ),
+    Metric(
+        "tracefwd_receiver_request_bytes_total",
+        "counter",
+        (),
+        "Bytes of request bodies as they came, before inflation.",
+    ),
+    Metric(
+        "tracefwd_receiver_request_duration_seconds",
+        "histogram",
+        (),
+        "From a request's last byte to its answer's handing over to the kernel.",
+    ),
+    Metric("tracefwd_receiver_connections", "gauge", (), "Open connections."),
+    Metric("tracefwd_receiver_connections_total", "counter", (), "Connections accepted."),
+    Metric(
+        "tracefwd_receiver_connections_closed_total",
+        "counter",
+        ("reason",),
+        "Connections that tracefwd closed (age, idle, slow_headers, slow_body, protocol, too_many, drain).",
+    ),
+    Metric(
+        "tracefwd_receiver_accepted_spans_total",
+        "counter",
+        ("format",),
+        "Spans read from requests, by format.",
+    ),
+    Metric(
+        "tracefwd_receiver_rejected_spans_total",
+        "counter",
+        ("reason",),
+        "Spans that can never be delivered, as in the ledger's rejected, refused by the reader or the mapping.",
+    ),
+    # processor
+    Metric(
+        "tracefwd_mapper_repairs_total",
+        "counter",
+        ("kind",),
+        "What was mended or left out on the way, by kind.",
+    ),
+    Metric(
+        "tracefwd_sampler_sampled_out_spans_total",
+        "counter",
+        (),
+        "Spans that sampling kept back; RED counts them.",
+    ),
+    Metric("tracefwd_red_active_series", "gauge", (), "RED series in memory."),
+    Metric(
+        "tracefwd_red_series_limit",
+        "gauge",
+        (),
+        "Most RED series that memory may hold (red.series_max of all workers).",
+    ),
+    Metric(
+        "tracefwd_red_overflow_spans_total",
+        "counter",
+        (),
+        "Spans counted under operationName=_other because the limit was reached.",
+    ),
+    # exporter
+    Metric(
+        "tracefwd_exporter_sent_items_total",
+        "counter",
+        ("target", "signal"),
+        "Lines delivered (answered with 2xx).",
+    ),
+    Metric(
+        "tracefwd_exporter_unacknowledged_items_total",
+        "counter",
+        ("target", "signal"),
+        "Lines written to a TCP target, which never answers.",
+    ),
+    Metric(
+        "tracefwd_exporter_rejected_items_total",
+        "counter",
+        ("target", "signal", "reason"),
+        "Lines that the target refused for good, or that its version cannot take.",
+    ),
+    Metric(
+        "tracefwd_exporter_dropped_items_total",
+        "counter",
+        ("target", "signal", "reason"),
+        "Lines given up, by reason.",
+    ),
+    Metric(
+        "tracefwd_exporter_queue_items",
+        "gauge",
+        ("target", "signal"),
+        "Lines held: gathered, queued or in flight.",
+    ),
+    Metric("tracefwd_exporter_queue_bytes", "gauge", ("target", "signal"), "Bytes held."),
+    Metric(
+        "tracefwd_exporter_queue_bytes_max",
+        "gauge",
+        ("target", "signal"),
+        "Bytes that may be held.",
+    ),
+    Metric(
+        "tracefwd_exporter_in_flight_requests",
+        "gauge",
+        ("target", "signal"),
+        "Requests waiting for an answer.",
+    ),
+    Metric(
+        "tracefwd_exporter_requests_total",
+        "counter",
+        ("target", "signal", "result"),
+        "Attempts, by result (delivered, or the reason of the failure).",
+    ),
+    Metric(
+        "tracefwd_exporter_sent_bytes_total",
+        "counter",
+        ("target", "signal"),
+        "Bytes of bodies sent, compressed where compression is on.",
+    ),
+    # ledger
+    Metric(
+        "tracefwd_ledger_spans",
+        "gauge",
+        ("state",),
+        "The ledger: received, delivered, sampled_out, blocked, rejected, dropped, held; received is the sum of the others.",
+    ),
+    # process
+    Metric("tracefwd_workers", "gauge", (), "Worker processes that answer."),
+    Metric("tracefwd_worker_restarts_total", "counter", (), "Workers that died and were replaced."),
+    Metric("tracefwd_build_info", "gauge", ("version", "python"), "Always 1."),
+)
+BY_NAME = {metric.name: metric for metric in CATALOGUE}
+
+
+def add(total: Samples, part: Samples) -> None:
+    """Add ``part`` into ``total``, series by series."""
+    for name, series in part.items():
+        into = total.setdefault(name, {})
+        for labels, value in series.items():
+            into[labels] = into.get(labels, 0) + value

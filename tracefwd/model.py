@@ -1,0 +1,311 @@
+"""Every noun that crosses a doorway between rooms; no behaviour beyond construction.
+
+``receiver`` makes ``Span`` out of bytes, ``processor`` makes ``WavefrontSpan`` out of ``Span``,
+``exporter`` makes lines out of ``WavefrontSpan``.  Records are msgspec Structs without garbage
+collector tracking: they hold no cycles, and building one costs a tenth of a frozen dataclass.
+
+Whoever makes a record owns it until it is handed on; after that nobody writes to it.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from enum import StrEnum
+from typing import NamedTuple, Protocol
+
+from msgspec import Struct
+
+# --- what a Zipkin client said ---------------------------------------------------------------
+
+
+class Endpoint(Struct, gc=False, rename={"service_name": "serviceName"}):
+    """One side of a call; ``None`` is absent."""
+
+    service_name: str | None = None
+    ipv4: str | None = None
+    ipv6: str | None = None
+    port: int | None = None
+
+
+class Annotation(Struct, gc=False, rename={"timestamp_us": "timestamp"}):
+    """Something that happened at a moment (epoch microseconds) inside a span."""
+
+    timestamp_us: int
+    value: str
+
+
+class Span(
+    Struct,
+    gc=False,
+    rename={
+        "trace_id": "traceId",
+        "span_id": "id",
+        "parent_id": "parentId",
+        "timestamp_us": "timestamp",
+        "duration_us": "duration",
+        "local": "localEndpoint",
+        "remote": "remoteEndpoint",
+    },
+):
+    """One host's view of one call, as every decoder delivers it.
+
+    Decoders guarantee: ids are lower-case hex, ``trace_id`` of 16 or 32 digits, ``span_id`` and
+    ``parent_id`` of 16 (32 when the client sent more than 16); ``parent_id`` is neither zeros nor the
+    span's own id; ``kind`` is CLIENT, SERVER, PRODUCER, CONSUMER or None.  Times are epoch
+    microseconds and microseconds as sent, with any sign; ``None`` is absent.
+    Nothing else is normalised: names keep their case, tags their order and their blanks.
+    """
+
+    trace_id: str
+    span_id: str
+    parent_id: str | None = None
+    kind: str | None = None
+    name: str | None = None
+    timestamp_us: int | None = None
+    duration_us: int | None = None
+    local: Endpoint | None = None
+    remote: Endpoint | None = None
+    annotations: list[Annotation] | None = None
+    tags: dict[str, str] | None = None
+    debug: bool | None = None
+    shared: bool | None = None
+
+
+class Encoding(StrEnum):
+    """The formats that intake tells apart by content."""
+
+    JSON_V2 = "json_v2"
+    JSON_V1 = "json_v1"
+    PROTO3 = "proto3"
+
+
+class Reject(Struct, gc=False):
+    """One span (or the unreadable rest of a body) that can never be delivered.
+
+    ``reason`` is one of ``limits.REJECT_REASONS``; ``where`` says what in the span was wrong
+    (``id``, ``traceId``, ``byte 812``); ``detail`` says why, for a person; ``sample`` is its raw text,
+    cut to ``limits.REJECT_SAMPLE_BYTES_MAX`` and not yet masked.
+    """
+
+    reason: str
+    where: str
+    detail: str
+    sample: bytes = b""
+
+
+class Decoded(Struct, gc=False):
+    """What one body held.
+
+    ``plain`` is True only when the decoder knows of every string in the body that it has no escape,
+    is not empty, has no blank at either edge and at most 128 bytes, so that nobody need look again.
+    ``repairs`` counts what the decoder mended, by the kinds in ``limits.REPAIR_KINDS``.
+    """
+
+    encoding: Encoding
+    spans: list[Span]
+    rejects: Sequence[Reject] = ()
+    plain: bool = False
+    repairs: dict[str, int] | None = None
+
+
+# --- what Wavefront will be told -------------------------------------------------------------
+
+
+class Identity(NamedTuple):
+    """Whose span it is: the point tags that RED and heartbeats share.
+
+    ``source`` is RED's source (``red.source``), which need not be the span's own.
+    """
+
+    application: str
+    service: str
+    cluster: str
+    shard: str
+    component: str
+    source: str
+
+
+class WavefrontSpan(Struct, gc=False):
+    """A span after mapping: names settled, limits kept, times in Wavefront's milliseconds.
+
+    The tags of the line are ``head``, ``parent`` (if any), ``tags``, ``tail``, in this order; a key may
+    repeat only where a profile wants it so.  ``head`` is one shared object for all spans of a workload, which
+    lets a writer render it once.  Keys are not yet cleaned for Wavefront's alphabet (the writer does
+    that), but no two keys of a span become the same by the cleaning unless a profile wants it so.
+
+    ``plain``: every value in ``tags`` can be written between quotes as it stands.
+    ``trace_id`` and ``span_id`` are hex as in ``Span``.
+    ``http_status`` is "" when absent, ``kind`` is "" or lower case, ``red_tags`` are the operator's RED dimensions.
+    ``red``: whether RED counts this span (``red.spans: entry`` leaves some out).
+    ``debug``: somebody asked for this span by name; samplers keep it.
+    ``logs`` become span logs; the writer adds the tag ``_spanLogs`` where the target takes them.
+    ``oversize`` are full values that were cut in the line and go into a span log of their own.
+    """
+
+    identity: Identity
+    name: str
+    source: str
+    trace_id: str
+    span_id: str
+    parent_id: str | None
+    kind: str
+    http_status: str
+    error: bool
+    start_ms: int
+    duration_ms: int
+    duration_us: int
+    head: tuple[tuple[str, str], ...]
+    tags: dict[str, str]
+    tail: tuple[tuple[str, str], ...] = ()
+    plain: bool = False
+    red: bool = True
+    debug: bool = False
+    red_tags: tuple[tuple[str, str], ...] = ()
+    logs: list[Annotation] | None = None
+    secondary_id: str | None = None
+    oversize: dict[str, str] | None = None
+
+
+class Verdict(StrEnum):
+    """A sampler's answer.  ``DEFER`` keeps the span with the sampler, which answers for it later."""
+
+    KEEP = "keep"
+    DROP = "drop"
+    DEFER = "defer"
+
+
+Sampler = Callable[[WavefrontSpan], Verdict]
+
+
+class Mapped(Struct, gc=False):
+    """What a mapper made of one body: spans for RED and sampling, and what it had to say about the rest."""
+
+    spans: list[WavefrontSpan]
+    rejects: Sequence[Reject] = ()
+    blocked: int = 0
+    repairs: dict[str, int] | None = None
+
+
+Mapper = Callable[[Decoded, int], Mapped]
+"""``(decoded, now_us) -> Mapped``; pure but for bounded memo tables."""
+
+
+class RedKey(NamedTuple):
+    """One RED series of spans: what the point tags are made of."""
+
+    identity: Identity
+    operation: str
+    kind: str
+    http_status: str
+    tags: tuple[tuple[str, str], ...]
+
+
+class Centroids(NamedTuple):
+    """A distribution of one minute: ``bins`` are (count, sum in microseconds), ascending, count > 0."""
+
+    minute_s: int
+    bins: list[tuple[int, int]]
+
+
+class RedPoint(NamedTuple):
+    """What one series gathered since it was last drained.
+
+    ``millis`` is the sum of durations, each cut to whole milliseconds, as the Java proxy counts it.
+    """
+
+    key: RedKey
+    invocations: int
+    errors: int
+    millis: int
+    good: list[Centroids]
+    bad: list[Centroids]
+
+
+class Heartbeat(NamedTuple):
+    """A component that was alive since the last drain."""
+
+    identity: Identity
+    kind: str
+    http_status: str
+    tags: tuple[tuple[str, str], ...]
+
+
+# --- delivery -------------------------------------------------------------------------------
+
+
+class Signal(StrEnum):
+    """The four line formats; the value is also the ledger's section name."""
+
+    SPANS = "spans"
+    SPAN_LOGS = "span_logs"
+    POINTS = "points"
+    DISTRIBUTIONS = "distributions"
+
+
+class Payload(Struct, gc=False):
+    """Lines of one signal, each ended by LF.  ``items`` is their number; ``unsendable`` how many more
+    there would be if the target's version could take them (counted as rejected ``too_long_for_target``)."""
+
+    signal: Signal
+    data: bytes
+    items: int
+    unsendable: int = 0
+
+
+class SpanWriter(Protocol):
+    """Renders for one way of delivery; chosen at construction, shared by targets that want the same bytes."""
+
+    def write(self, spans: Sequence[WavefrontSpan]) -> list[Payload]: ...
+
+
+class RedWriter(Protocol):
+    """Renders what a tick drains.  ``now_s`` stamps counters and heartbeats."""
+
+    def write_red(self, points: Iterable[RedPoint], now_s: int) -> list[Payload]: ...
+
+    def write_heartbeats(self, beats: Iterable[Heartbeat], now_s: int) -> list[Payload]: ...
+
+
+class Outcome(Struct, gc=False, frozen=True):
+    """What one attempt to send came to.
+
+    ``verdict``: ``delivered`` (a 2xx), ``unacknowledged`` (written to a TCP target), ``retry`` (may succeed
+    later), ``split`` (too large, halves may pass), ``rejected`` (can never succeed).
+    ``reason`` is short and bounded (``http_503``, ``timeout``, ``connect``); ``detail`` is for a person, without secrets.
+    """
+
+    verdict: str
+    reason: str = ""
+    detail: str = ""
+    retry_after_ms: int | None = None
+
+
+class Answer(Struct, gc=False, frozen=True):
+    """What the client of a request is told."""
+
+    status: int
+    body: bytes = b""
+
+
+class HeldAnswer:
+    """An answer that waits until its spans are durable.  ``release`` may be called once."""
+
+    __slots__ = ("_listener", "answer")
+
+    def __init__(self) -> None:
+        self.answer: Answer | None = None
+        self._listener: Callable[[], None] | None = None
+
+    def release(self, answer: Answer) -> None:
+        assert self.answer is None, "an answer is given once"
+        self.answer = answer
+        if self._listener is not None:
+            self._listener()
+
+    def when_released(self, listener: Callable[[], None]) -> None:
+        """Call ``listener`` at release, at once if that has happened."""
+        self._listener = listener
+        if self.answer is not None:
+            listener()
+
+
+Ingest = Callable[[bytes, str], Answer | HeldAnswer]
+"""``(inflated body, content-type header or "") -> answer``; never waits, never raises."""

@@ -1,0 +1,56 @@
+"""Wavefront's rules on names, shared by everybody who must foresee what a line may hold.
+
+Pure, and the same rules as the Java proxy's and SDK's sanitisers (lengths count UTF-16 units there, so
+they do here).  What is written where, and with which quotes, is ``exporter/lines.py``'s affair alone.
+"""
+
+import re
+
+_KEY_BAD = re.compile(r"[^A-Za-z0-9,\-._]")
+_STEM_BAD = re.compile(r"[^A-Za-z0-9_.\-~]")
+_DELTAS = ("\u2206", "\u0394")
+
+
+def clean_key(key: str) -> str:
+    """A tag key, source or metric stem as Wavefront's alphabet allows it; ``key`` must not be empty.
+
+    A leading ``~``, a leading delta sign, and a ``~`` after the delta pass.
+    """
+    lead = 0
+    if key[0] in _DELTAS:
+        lead = 2 if key[1:2] == "~" else 1
+    elif key[0] == "~":
+        lead = 1
+    # An astral character is two UTF-16 units, hence two dashes.
+    return key[:lead] + _KEY_BAD.sub(lambda m: "--" if ord(m[0]) > 0xFFFF else "-", key[lead:])
+
+
+def clean_stem(application: str, service: str, operation: str) -> str:
+    """``<application>.<service>.<operation>`` as the Java reporter writes it inside a RED metric's name."""
+    joined = clean_key(f"{application}.{service}.{operation}")
+    return _STEM_BAD.sub("_", joined)
+
+
+def length(text: str) -> int:
+    """In UTF-16 units."""
+    if text.isascii():
+        return len(text)
+    return len(text) + sum(1 for char in text if char > "\uffff")
+
+
+def cut(text: str, length_max: int) -> str:
+    """The longest head of ``text`` within ``length_max`` UTF-16 units that splits no character."""
+    if text.isascii() or length(text) <= length_max:
+        return text[:length_max]
+    units = 0
+    for index, char in enumerate(text):
+        units += 2 if char > "\uffff" else 1
+        if units > length_max:
+            return text[:index]
+    return text
+
+
+def uuid(hex_id: str) -> str:
+    """A hex id of up to 32 digits, padded to the left, as 8-4-4-4-12."""
+    h = hex_id.zfill(32)
+    return f"{h[:8]}-{h[8:12]}-{h[12:16]}-{h[16:20]}-{h[20:]}"

@@ -1,0 +1,1 @@
+"""The cold path: command line, configuration, processes, admin port, logs.  It never touches a span."""

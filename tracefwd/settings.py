@@ -1,0 +1,348 @@
+"""Every option, where it is declared, with its default, unit and meaning.
+
+The tree is frozen and complete: ``service/config.py`` fills it once from file, environment and flags, nothing
+re-reads the environment afterwards.  README's table and ``print-config`` are made from these fields.
+
+``unit`` tells the loader how a value is written: ``duration`` ("5s", kept in seconds as float), ``size`` ("64MiB",
+kept in bytes), ``address`` ("HOST:PORT"), ``url``, ``path``, ``secret_path`` (a file whose content is never shown), or
+"" (as the type says).
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+def option(default: Any, doc: str, *, unit: str = "", choices: tuple[str, ...] = ()) -> Any:
+    """A dataclass field that knows how it is written and what it means."""
+    metadata = {"doc": doc, "unit": unit, "choices": choices}
+    if isinstance(default, (list, dict)):
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def section(kind: type, doc: str) -> Any:
+    """A nested part of the tree with its own defaults."""
+    return field(default_factory=kind, metadata={"doc": doc, "unit": "section", "choices": ()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReceiverSettings:
+    listen: str = option("0.0.0.0:9411", "Where Envoys post their spans.", unit="address")
+    paths: list[str] = option(
+        [], "More paths that take spans, beside /api/v2/spans and /api/v1/spans."
+    )
+    body_bytes_max: int = option(
+        16 * 2**20, "Largest body after inflation; above it 413.", unit="size"
+    )
+    header_bytes_max: int = option(
+        16 * 2**10, "Largest request line and headers together; above it 431.", unit="size"
+    )
+    header_timeout: float = option(
+        10.0, "A begun request's headers must be complete within this.", unit="duration"
+    )
+    body_timeout: float = option(
+        10.0, "A body must arrive within this after its headers.", unit="duration"
+    )
+    idle_timeout: float = option(
+        900.0,
+        "An idle connection is closed after this; Envoy keeps its own for an hour.",
+        unit="duration",
+    )
+    connection_age_max: float = option(
+        300.0,
+        "After this age (each connection's own, ±10 %) an answer says 'Connection: close', so that Envoys spread over new replicas; 0 is never.",
+        unit="duration",
+    )
+    connections_max: int = option(
+        20_000, "Open connections per worker; further ones are refused and counted."
+    )
+    proto_ids: str = option(
+        "auto",
+        "Byte order of span and parent ids in proto3 bodies: 'auto' turns them round for a whole body if one of its spans is an Envoy's (istio profile).",
+        choices=("auto", "keep", "reverse"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperationSettings:
+    template: list[str] = option(
+        ["{@name}"],
+        "Where the operation's name comes from: the first template whose parts are all there.",
+    )
+    rules: list[dict[str, str]] = option(
+        [],
+        "Rewrites, in order: {match: RE2 expression, replace: text with \\1}; every find is replaced.",
+    )
+    names_max: int = option(
+        2_000,
+        "Different operation names per worker; a further one is sent as _other, with its own name in the tag operation.name.",
+    )
+    expiry: float = option(
+        3600.0, "A name not seen for this long makes room for another.", unit="duration"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorSettings:
+    http_4xx: str = option(
+        "none", "Which sides count 4xx as an error.", choices=("none", "client", "server", "both")
+    )
+    http_5xx: str = option(
+        "both", "Which sides count 5xx as an error.", choices=("none", "client", "server", "both")
+    )
+    grpc_codes: list[int] = option(
+        [2, 4, 8, 12, 13, 14, 15],
+        "gRPC status codes that are errors (UNKNOWN, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE, DATA_LOSS).",
+    )
+    response_flags: list[str] = option(
+        [
+            "UF",
+            "UH",
+            "UO",
+            "UT",
+            "UC",
+            "UR",
+            "UPE",
+            "URX",
+            "LH",
+            "LR",
+            "NC",
+            "NFCF",
+            "UMSDR",
+            "OM",
+            "DT",
+        ],
+        "Envoy response flags that are errors whatever the status says.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MappingSettings:
+    profile: str = option(
+        "istio",
+        "'istio' maps Istio's own tags; 'wavefront-proxy' does what the Java proxy's Zipkin listener does.",
+        choices=("istio", "wavefront-proxy"),
+    )
+    exact: bool = option(False, "Profile wavefront-proxy: copy the Java proxy's defects, too.")
+    application: list[str] = option(
+        ["{application}", "{istio.namespace}", "{@namespace}", "none"],
+        "istio: the application; the first template whose parts are all there.",
+    )
+    service: list[str] = option(
+        ["{service}", "{istio.canonical_service}", "{@app}", "none"], "istio: the service."
+    )
+    cluster: list[str] = option(
+        ["{cluster}", "{istio.cluster_id}", "{istio.mesh_id}", "none"], "istio: the cluster."
+    )
+    shard: list[str] = option(
+        ["{shard}", "{istio.canonical_revision}", "none"], "istio: the shard."
+    )
+    source: list[str] = option(
+        ["{source}", "{@pod}", "{@service_name}", "tracefwd"], "istio: the span's source."
+    )
+    overrides: dict[str, dict[str, dict[str, Any]]] = option(
+        {"namespaces": {}, "services": {}},
+        "istio: other templates for application, service, cluster, shard, source per namespace (key NAMESPACE) and per service (key SERVICE.NAMESPACE or SERVICE); the service's win.",
+    )
+    operation: OperationSettings = section(
+        OperationSettings, "istio: operation names and their bound."
+    )
+    errors: ErrorSettings = section(
+        ErrorSettings, "istio: what counts as an error beside the error tag."
+    )
+    url_query: str = option(
+        "mask",
+        "Query strings in URLs: keep them, mask their values, or drop them.",
+        choices=("keep", "mask", "drop"),
+    )
+    span_logs: str = option(
+        "auto",
+        "Which annotations become span logs: 'auto' is all but Zipkin's core ones (cs, cr, ss, sr) under istio and all under wavefront-proxy.",
+        choices=("auto", "all", "none"),
+    )
+    long_values: str = option(
+        "cut",
+        "istio: a value above 128 is cut and ends in '...'; 'span_log' also sends the whole value as a span log.",
+        choices=("cut", "span_log"),
+    )
+    application_name: str = option(
+        "Zipkin",
+        "wavefront-proxy: the application of spans without an application tag (traceZipkinApplicationName).",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RedSettings:
+    enabled: bool = option(True, "Derive RED metrics and heartbeats.")
+    interval: float = option(60.0, "How often they are sent.", unit="duration")
+    spans: str = option(
+        "all",
+        "'all': every span counts under its own service, operation and span.kind; 'entry' leaves out CLIENT spans that somebody served.",
+        choices=("all", "entry"),
+    )
+    source: list[str] = option(
+        ["{service}"],
+        "istio: source of RED metrics and heartbeats, from {application} {service} {cluster} {shard} or tags; never a pod: every rollout would multiply the series.",
+    )
+    tags: list[str] = option(
+        [], "More RED dimensions: span tags by their cleaned key (traceDerivedCustomTagKeys)."
+    )
+    series_max: int = option(
+        10_000,
+        "RED series per worker; further ones count under operationName=_other of their application and service.",
+    )
+    series_expiry: float = option(
+        300.0, "A series without spans for this long makes room for another.", unit="duration"
+    )
+    centroids_max: int = option(
+        100, "Centroids in one distribution line; neighbours with the least difference are merged."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingSettings:
+    rate: float = option(
+        1.0,
+        "Share of traces to keep, by trace id with the Java proxy's formula; RED counts all spans.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrySettings:
+    backoff_base: float = option(
+        0.5,
+        "First wait after a failed attempt; doubled each time, fully jittered.",
+        unit="duration",
+    )
+    backoff_max: float = option(30.0, "Longest wait.", unit="duration")
+    age_max: float = option(
+        3600.0,
+        "A batch that could not be delivered for this long is dropped and counted.",
+        unit="duration",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetSettings:
+    name: str = option("primary", "Name in the ledger and in metrics.")
+    kind: str = option(
+        "proxy", "A Wavefront proxy, or direct ingestion.", choices=("proxy", "direct")
+    )
+    role: str = option(
+        "primary",
+        "primary, failover (gets batches while the primary is down) or tee (gets a copy of all).",
+        choices=("primary", "failover", "tee"),
+    )
+    traces: str = option(
+        "", "proxy: http://HOST:30000 (traceListenerPorts), or tcp://HOST:30000.", unit="url"
+    )
+    metrics: str = option(
+        "", "proxy: http://HOST:2878 (pushListenerPorts), or tcp://HOST:2878.", unit="url"
+    )
+    url: str = option("", "direct: https://INSTANCE.wavefront.com", unit="url")
+    token_file: str = option(
+        "",
+        "File with the API token (direct, or a proxy with authMethod); read again when it changes.",
+        unit="secret_path",
+    )
+    csp_base: str = option(
+        "https://console.cloud.vmware.com", "direct: base of the CSP token exchange.", unit="url"
+    )
+    csp_token_file: str = option(
+        "", "direct: file with a CSP API token to exchange.", unit="secret_path"
+    )
+    csp_app_id: str = option("", "direct: CSP OAuth app id; its secret is in csp_app_secret_file.")
+    csp_app_secret_file: str = option(
+        "", "direct: file with the CSP OAuth app's secret.", unit="secret_path"
+    )
+    csp_org_id: str = option("", "direct: CSP organisation of the OAuth app.")
+    ca_file: str = option(
+        "", "Certificate authorities for this target instead of the system's.", unit="path"
+    )
+    tls_verify: bool = option(True, "Verify the target's certificate; switch off only in a test.")
+    http_proxy: str = option(
+        "",
+        "HTTP proxy for this target; empty honours HTTPS_PROXY, HTTP_PROXY and NO_PROXY.",
+        unit="url",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExporterSettings:
+    targets: list[TargetSettings] = option(
+        [],
+        "Where everything goes; the flags --proxy-traces, --proxy-metrics and --direct are short for one.",
+    )
+    proxy_version: str = option(
+        "current",
+        "Oldest Wavefront proxy among the targets, such as 4.35; below 4.37 no span logs are sent.",
+    )
+    gzip: bool = option(True, "Compress request bodies.")
+    batch_items_max: int = option(5_000, "Lines in one request; the proxy's own batch is 5,000.")
+    batch_bytes_max: int = option(2**20, "Bytes in one request before compression.", unit="size")
+    batch_age_max: float = option(
+        1.0, "A batch is sent when its first line is this old.", unit="duration"
+    )
+    queue_bytes_max: int = option(
+        64 * 2**20,
+        "Bytes waiting per target and signal; above it the oldest batch is dropped and counted.",
+        unit="size",
+    )
+    concurrency: int = option(4, "Requests in flight per target and signal.")
+    connect_timeout: float = option(5.0, "For a connection to a target.", unit="duration")
+    request_timeout: float = option(
+        15.0, "For a request to a target, answer included.", unit="duration"
+    )
+    retry: RetrySettings = section(RetrySettings, "What happens after a failed attempt.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdminSettings:
+    listen: str = option(
+        "127.0.0.1:9412",
+        "Health, metrics, ledger, configuration; keep it away from strangers.",
+        unit="address",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceSettings:
+    workers: int = option(1, "Processes that share the port; one per core.")
+    drain_timeout: float = option(
+        20.0, "Time for delivering what is queued after SIGTERM.", unit="duration"
+    )
+    log_level: str = option("info", "", choices=("debug", "info", "warning", "error"))
+    log_format: str = option(
+        "auto",
+        "'auto' is JSON lines, or plain text on a terminal.",
+        choices=("auto", "json", "text"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    receiver: ReceiverSettings = section(ReceiverSettings, "The intake port.")
+    mapping: MappingSettings = section(
+        MappingSettings, "How a Zipkin span becomes a Wavefront span."
+    )
+    red: RedSettings = section(RedSettings, "RED metrics and heartbeats.")
+    sampling: SamplingSettings = section(SamplingSettings, "Which spans are forwarded.")
+    exporter: ExporterSettings = section(ExporterSettings, "Delivery.")
+    admin: AdminSettings = section(AdminSettings, "The admin port.")
+    service: ServiceSettings = section(ServiceSettings, "The process.")
+
+
+__all__ = [
+    "AdminSettings",
+    "ErrorSettings",
+    "ExporterSettings",
+    "MappingSettings",
+    "OperationSettings",
+    "ReceiverSettings",
+    "RedSettings",
+    "RetrySettings",
+    "SamplingSettings",
+    "ServiceSettings",
+    "Settings",
+    "TargetSettings",
+]
