@@ -269,7 +269,8 @@ class Outcome(Struct, gc=False, frozen=True):
 
     ``verdict``: ``delivered`` (a 2xx), ``unacknowledged`` (written to a TCP target), ``retry`` (may succeed
     later), ``split`` (too large, halves may pass), ``rejected`` (can never succeed).
-    ``reason`` is short and bounded (``http_503``, ``timeout``, ``connect``); ``detail`` is for a person, without secrets.
+    ``reason`` is short and bounded (``http_503``, ``timeout``, ``connect``); ``detail`` is for a
+    person, without secrets.
     """
 
     verdict: str

@@ -54,3 +54,11 @@ def uuid(hex_id: str) -> str:
     """A hex id of up to 32 digits, padded to the left, as 8-4-4-4-12."""
     h = hex_id.zfill(32)
     return f"{h[:8]}-{h[8:12]}-{h[12:16]}-{h[16:20]}-{h[20:]}"
+
+
+def guard_end(text: str) -> str:
+    """``text`` so that a quote may follow: Wavefront's parser takes a backslash before it for an escape.
+
+    One full stop is added after the last backslash; nothing is taken away.
+    """
+    return text + "." if text.endswith("\\") else text

@@ -1,0 +1,99 @@
+"""From settings to parts: the one place that knows which mapper, sampler and writers an operator chose.
+
+``service/worker.py`` adds sockets and tasks; ``convert`` and ``explain`` use the same parts without them, which is why
+they show exactly what ``run`` would send.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from tracefwd.exporter.lines import LineWriter
+from tracefwd.model import Decoded, Mapper, Sampler
+from tracefwd.pipeline import Destination, Pipeline
+from tracefwd.processor.istio import make_istio_mapper
+from tracefwd.processor.red import RedAggregator
+from tracefwd.processor.sampler import make_sampler
+from tracefwd.processor.wavefront_proxy import make_wavefront_proxy_mapper
+from tracefwd.receiver.decode import make_decode
+from tracefwd.settings import Settings, TargetSettings
+
+# Span logs are taken from here on; below, a JSON line on the trace port counts as a malformed span.
+_SPAN_LOGS_SINCE = (4, 37)
+# Before this version a line over TCP ended here, and its rest was a malformed line of its own.
+_TCP_LINE_BYTES_MAX = 4_096
+_TCP_LINES_SINCE = (4, 36)
+
+_MAPPERS = {"istio": make_istio_mapper, "wavefront-proxy": make_wavefront_proxy_mapper}
+
+
+class Parts(NamedTuple):
+    """The pure middle, ready to be fed."""
+
+    decode: Callable[[bytes, str], Decoded]
+    mapper: Mapper
+    sampler: Sampler | None
+    red: RedAggregator | None
+
+
+def make_parts(settings: Settings) -> Parts:
+    profile = settings.mapping.profile
+    # Only the istio profile turns Envoy's byte-reversed ids round; the Java proxy passes them as they are.
+    proto_ids = settings.receiver.proto_ids
+    if proto_ids == "auto" and profile != "istio":
+        proto_ids = "keep"
+    return Parts(
+        make_decode(proto_ids),
+        _MAPPERS[profile](settings.mapping, settings.red),
+        make_sampler(settings.sampling),
+        RedAggregator(settings.red) if settings.red.enabled else None,
+    )
+
+
+def make_writer(target: TargetSettings, settings: Settings) -> LineWriter:
+    """The writer for one target; equal ``writer_key`` means equal bytes."""
+    span_logs, sampled_mark, line_bytes_max, reporter = writer_key(target, settings)
+    return LineWriter(
+        span_logs=span_logs,
+        sampled_mark=sampled_mark,
+        line_bytes_max=line_bytes_max,
+        reporter=reporter,
+    )
+
+
+def writer_key(target: TargetSettings, settings: Settings) -> tuple[bool, bool, int, str]:
+    reporter = "zipkin" if settings.mapping.profile == "wavefront-proxy" else ""
+    if target.kind == "direct":
+        return True, True, 0, reporter
+    version = proxy_version(settings.exporter.proxy_version)
+    tcp = target.traces.startswith("tcp://")
+    line_bytes_max = _TCP_LINE_BYTES_MAX if tcp and version < _TCP_LINES_SINCE else 0
+    return version >= _SPAN_LOGS_SINCE, False, line_bytes_max, reporter
+
+
+def proxy_version(text: str) -> tuple[int, ...]:
+    """``4.35`` as (4, 35); ``current`` is above every version."""
+    return (1_000,) if text == "current" else tuple(int(part) for part in text.split("."))
+
+
+def make_pipeline(
+    settings: Settings,
+    targets: Sequence[tuple[TargetSettings, Destination]],
+    *,
+    now_us: Callable[[], int],
+) -> Pipeline:
+    """Targets that want the same bytes share one writer, so that spans are rendered once for them."""
+    parts = make_parts(settings)
+    outlets: dict[tuple[bool, bool, int, str], tuple[LineWriter, list[Destination]]] = {}
+    for options, target in targets:
+        key = writer_key(options, settings)
+        if key not in outlets:
+            outlets[key] = (make_writer(options, settings), [])
+        outlets[key][1].append(target)
+    return Pipeline(
+        decode=parts.decode,
+        mapper=parts.mapper,
+        sampler=parts.sampler,
+        red=parts.red,
+        outlets=list(outlets.values()),
+        now_us=now_us,
+    )

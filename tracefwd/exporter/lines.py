@@ -1,0 +1,243 @@
+"""Wavefront's text formats: the only place that quotes, escapes and orders.
+
+Span line        "name" source="s" spanId="uuid" traceId="uuid" "key"="value" ... startMillis durationMillis
+Span log line    one JSON object
+Delta counter    "∆name" value seconds source="s" "key"="value" ...
+Distribution     !M minuteSeconds #count mean ... "name" source="s" "key"="value" ...
+
+Only ``"`` is escaped, and a line feed becomes the two characters ``\\n``: Wavefront's parsers know nothing else.  A
+value that ends in a backslash would swallow its quote; mappers see to it that none does.  Text that UTF-8 cannot
+hold (lone surrogates) becomes ``?``.
+
+A writer is made for one way of delivery and may be shared by all targets that want the same bytes.  Its memo
+tables are bounded.  Pure.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from tracefwd import naming
+from tracefwd.limits import MEMO_ENTRIES_MAX
+from tracefwd.model import (
+    Centroids,
+    Heartbeat,
+    Identity,
+    Payload,
+    RedPoint,
+    Signal,
+    WavefrontSpan,
+)
+
+_encode_json = msgspec.json.encode
+# The Java reporter sends each heartbeat a second time under the name of the protocol.
+SECONDARY_COMPONENT = "zipkin"
+HEARTBEAT = "~component.heartbeat"
+
+
+def quoted(text: str) -> str:
+    """``text`` as it stands between quotes."""
+    if '"' in text or "\n" in text:
+        return text.replace('"', '\\"').replace("\n", "\\n")
+    return text
+
+
+def tag(key: str, value: str) -> str:
+    return f' "{naming.clean_key(key)}"="{quoted(value)}"'
+
+
+class _KeyTexts(dict[str, str]):
+    """Tag key -> what stands between the value before it and its own value."""
+
+    def __missing__(self, key: str) -> str:
+        if len(self) >= MEMO_ENTRIES_MAX:
+            self.clear()
+        text = self[key] = f'" "{naming.clean_key(key)}"="'
+        return text
+
+
+class _Quoted(dict[str, str]):
+    """Span name or source -> quoted text."""
+
+    def __missing__(self, text: str) -> str:
+        if len(self) >= MEMO_ENTRIES_MAX:
+            self.clear()
+        result = self[text] = quoted(text)
+        return result
+
+
+class LineWriter:
+    """Writes all four formats.
+
+    ``span_logs``: whether the target takes them; without, neither the lines nor the tag ``_spanLogs``.
+    ``sampled_mark``: the member ``span`` of a span log says that its span passed sampling.  Direct ingestion wants it;
+    a proxy's trace port refuses such a log, behind a 2xx.
+    ``line_bytes_max``: longer lines are not written but counted (0: no limit).
+    ``reporter``: source of RED points; "" is the series' own.  The Java proxy reports as ``zipkin`` and sends the
+    series' source as a point tag.
+    """
+
+    def __init__(
+        self,
+        *,
+        span_logs: bool = True,
+        sampled_mark: bool = False,
+        line_bytes_max: int = 0,
+        reporter: str = "",
+    ) -> None:
+        self._span_logs = span_logs
+        self._sampled_mark = sampled_mark
+        self._line_bytes_max = line_bytes_max
+        self._reporter = reporter
+        self._names = _Quoted()
+        self._keys = _KeyTexts()
+        # By identity of the head, which the entry keeps alive: hashing a tuple of pairs costs more.
+        self._heads: dict[int, tuple[tuple[tuple[str, str], ...], str]] = {}
+
+    # Spans
+
+    def write(self, spans: Sequence[WavefrontSpan]) -> list[Payload]:
+        """Span lines and, where there are any and the target takes them, span logs."""
+        lines: list[str] = []
+        logged: list[WavefrontSpan] = []
+        names = self._names
+        heads = self._heads
+        keys = self._keys
+        for span in spans:
+            entry = heads.get(id(span.head))
+            head = entry[1] if entry is not None else self._render_head(span.head)
+            # Every piece leaves its last quote to the next one: the keys' texts begin with it.
+            tags = span.tags
+            if span.plain:
+                middle = "".join([keys[key] + value for key, value in tags.items()])
+            else:
+                middle = "".join([keys[key] + quoted(value) for key, value in tags.items()])
+            if span.parent_id is not None:
+                head = f'{head}" "parent"="{_uuid(span.parent_id)}'
+            if span.tail:
+                middle += "".join([keys[key] + quoted(value) for key, value in span.tail])
+            if span.logs is not None or span.oversize is not None:
+                logged.append(span)
+                if self._span_logs:
+                    middle += '" "_spanLogs"="true'
+            lines.append(
+                f'"{names[span.name]}" source="{names[span.source]}" spanId="{_uuid(span.span_id)}" '
+                f'traceId="{_uuid(span.trace_id)}{head}{middle}" {span.start_ms} {span.duration_ms}\n'
+            )
+        payloads = [self._payload(Signal.SPANS, lines)]
+        if logged and self._span_logs:
+            payloads.append(self._payload(Signal.SPAN_LOGS, [*self._render_logs(logged)]))
+        return payloads
+
+    def _render_head(self, head: tuple[tuple[str, str], ...]) -> str:
+        if len(self._heads) >= MEMO_ENTRIES_MAX:
+            self._heads.clear()
+        text = "".join([self._keys[key] + quoted(value) for key, value in head])
+        self._heads[id(head)] = (head, text)
+        return text
+
+    def _render_logs(self, spans: list[WavefrontSpan]) -> Iterable[str]:
+        for span in spans:
+            ids = {
+                "traceId": naming.uuid(span.trace_id),
+                "spanId": naming.uuid(span.span_id),
+                "spanSecondaryId": span.secondary_id,
+            }
+            if span.logs is not None:
+                logs = [
+                    {"timestamp": entry.timestamp_us, "fields": {"annotation": entry.value}}
+                    for entry in span.logs
+                ]
+                mark: dict[str, Any] = (
+                    {"span": "_sampledByPolicy=NONE"} if self._sampled_mark else {}
+                )
+                yield _json({"customer": "default", **ids, "logs": logs, **mark})
+            if span.oversize is not None:
+                # Timestamp -1 is how the Java proxy sends values that were too long for a tag.
+                mark = {"span": None} if self._sampled_mark else {}
+                logs = [{"timestamp": -1, "fields": span.oversize}]
+                yield _json({"customer": "dummy", **ids, "logs": logs, **mark})
+
+    def _payload(self, signal: Signal, lines: list[str]) -> Payload:
+        if self._line_bytes_max:
+            encoded = [line.encode("utf-8", "replace") for line in lines]
+            fitting = [line for line in encoded if len(line) <= self._line_bytes_max]
+            return Payload(signal, b"".join(fitting), len(fitting), len(encoded) - len(fitting))
+        return Payload(signal, "".join(lines).encode("utf-8", "replace"), len(lines))
+
+    # RED and heartbeats
+
+    def write_red(self, points: Iterable[RedPoint], now_s: int) -> list[Payload]:
+        """Delta counters (zeros are not sent) and minute distributions, errors in their own."""
+        counters: list[str] = []
+        distributions: list[str] = []
+        for point in points:
+            identity, operation, _, _, _ = point.key
+            stem = naming.clean_stem(identity.application, identity.service, operation)
+            tags = self._point_tags(point.key.identity, point.key.kind, point.key.http_status)
+            tags += f' "operationName"="{quoted(operation)}"' + "".join(
+                [tag(*pair) for pair in point.key.tags]
+            )
+            source = quoted(self._reporter or identity.source)
+            for name, value in (
+                ("invocation.count", point.invocations),
+                ("error.count", point.errors),
+                ("total_time.millis.count", point.millis),
+            ):
+                if value:
+                    counters.append(
+                        f'"∆tracing.derived.{stem}.{name}" {value} {now_s} source="{source}"{tags}\n'
+                    )
+            name = f'"tracing.derived.{stem}.duration.micros" source="{source}"{tags}'
+            distributions += [f"{_bins(part)} {name}\n" for part in point.good]
+            distributions += [f'{_bins(part)} {name} "error"="true"\n' for part in point.bad]
+        return [
+            self._payload(signal, lines)
+            for signal, lines in ((Signal.POINTS, counters), (Signal.DISTRIBUTIONS, distributions))
+            if lines
+        ]
+
+    def write_heartbeats(self, beats: Iterable[Heartbeat], now_s: int) -> list[Payload]:
+        """Each component under its own name, and once more under the protocol's."""
+        lines: dict[str, None] = {}
+        for identity, kind, http_status, tags in beats:
+            for component in (identity.component, SECONDARY_COMPONENT):
+                beat = identity._replace(component=component)
+                text = self._point_tags(beat, kind, http_status, source=False)
+                text += "".join([tag(*pair) for pair in tags])
+                lines[f'"{HEARTBEAT}" 1 {now_s} source="{quoted(identity.source)}"{text}\n'] = None
+        return [self._payload(Signal.POINTS, [*lines])] if lines else []
+
+    def _point_tags(
+        self, identity: Identity, kind: str, http_status: str, *, source: bool = True
+    ) -> str:
+        text = (
+            f' "application"="{quoted(identity.application)}" "service"="{quoted(identity.service)}"'
+            f' "cluster"="{quoted(identity.cluster)}" "shard"="{quoted(identity.shard)}"'
+            f' "component"="{quoted(identity.component)}" "span.kind"="{kind or "none"}"'
+        )
+        if http_status:
+            text += f' "http.status_code"="{quoted(http_status)}"'
+        if source and self._reporter:
+            text += f' "source"="{quoted(identity.source)}"'
+        return text
+
+
+def _bins(part: Centroids) -> str:
+    """``!M`` with means as short decimals that keep 15 digits: sums stay exact to 1e-9."""
+    return f"!M {part.minute_s} " + " ".join(
+        [f"#{count} {total / count:.15g}" for count, total in part.bins]
+    )
+
+
+def _json(value: dict[str, Any]) -> str:
+    """Decoders leave no lone surrogate in a text, so this cannot fail on one."""
+    return _encode_json(value).decode() + "\n"
+
+
+def _uuid(hex_id: str) -> str:
+    """naming.uuid for the two usual lengths, without padding."""
+    if len(hex_id) == 16:
+        return f"00000000-0000-0000-{hex_id[:4]}-{hex_id[4:]}"
+    return f"{hex_id[:8]}-{hex_id[8:12]}-{hex_id[12:16]}-{hex_id[16:20]}-{hex_id[20:]}"

@@ -1,0 +1,552 @@
+"""The profile ``istio``: Envoy spans under Istio become Wavefront spans that say whose they are.
+
+Two paths, one result.  The plain path takes a span whose body was proven plain by the decoder (no escapes,
+no blank, no long or empty strings), whose tag keys are all known to be fine as they are, and which is an
+ordinary success: it looks at the dozen tags that mapping needs and passes the rest through untouched.  Every
+other span takes the complete path, tag by tag (``tags.py``).  A property test holds that both give the same.
+
+What a workload's spans share (identity, source, head of the line) is worked out once and remembered under
+the very values it was made from.  Memo tables are bounded and can be emptied at any time.  Pure.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tracefwd import naming
+from tracefwd.limits import (
+    FUTURE_START_MS_MAX,
+    MEMO_ENTRIES_MAX,
+    SOURCE_LENGTH_MAX,
+    SPAN_LOG_BYTES_MAX,
+    SPAN_TAGS_MAX,
+    START_MS_MIN,
+    TAG_VALUE_LENGTH_MAX,
+)
+from tracefwd.model import Annotation, Decoded, Identity, Mapped, Mapper, Span, WavefrontSpan
+from tracefwd.processor import tags as tagging
+from tracefwd.processor.operations import OTHER, Operation, Operations
+from tracefwd.processor.outcome import OutcomeRules, never_served, tag_says_error
+from tracefwd.processor.tags import Repairs, count
+from tracefwd.processor.templates import Chain, Context
+from tracefwd.settings import MappingSettings, RedSettings
+
+_EMPTY: dict[str, str] = {}
+_CORE_ANNOTATIONS = frozenset({"cs", "cr", "ss", "sr"})
+_KINDS = {
+    None: "",
+    "CLIENT": "client",
+    "SERVER": "server",
+    "PRODUCER": "producer",
+    "CONSUMER": "consumer",
+}
+_FIELDS = ("application", "service", "cluster", "shard", "source")
+# What a span without a kind may call itself in the tag span.kind.
+_HEAD_KINDS = (*_KINDS.values(), "internal", "local")
+# Never passed through unseen: the complete path has a rule for them.
+_WATCHED = tagging.RESERVED | tagging.URL_KEYS - {"http.url"} | {"error", "debug"}
+# Head, parent and what the writer adds take at most twelve.
+_PLAIN_TAGS_MAX = SPAN_TAGS_MAX - 12
+_PLAIN_START_US_MIN = START_MS_MIN * 1000
+_FUTURE_US = FUTURE_START_MS_MAX * 1000
+_LOG_VALUE_LENGTH_MAX = 4_096
+# Names, namespaces, pods and ids of a workload are under 64 characters each in Kubernetes.
+_MEMO_KEY_CHARS_MAX = 2_048
+
+
+class _Workload:
+    """What all spans of a workload share, made from the values in its memo key."""
+
+    __slots__ = ("heads", "identity", "repairs", "source")
+
+    def __init__(
+        self, identity: Identity, source: str, pairs: list[tuple[str, str]], repairs: Repairs
+    ) -> None:
+        self.identity = identity
+        self.source = source
+        self.heads: dict[str, tuple[tuple[str, str], ...]] = {
+            kind: (*pairs, ("span.kind", kind)) if kind else tuple(pairs) for kind in _HEAD_KINDS
+        }
+        self.repairs = repairs or None
+
+
+def make_istio_mapper(mapping: MappingSettings, red: RedSettings) -> Mapper:
+    """``(decoded, now_us) -> Mapped``; never rejects a span."""
+    return IstioMapper(mapping, red)
+
+
+class IstioMapper:
+    def __init__(self, mapping: MappingSettings, red: RedSettings) -> None:
+        self._chains = {name: Chain(getattr(mapping, name)) for name in _FIELDS}
+        self._overrides = _compile_overrides(mapping.overrides)
+        self._red_source = Chain([*red.source, "tracefwd"])
+        self._red_keys = tuple(red.tags)
+        self._entry_only = red.spans == "entry"
+        self._operations = Operations(mapping.operation)
+        named = Chain(mapping.operation.template)
+        # The usual template needs no context.
+        self._named = None if mapping.operation.template == ["{@name}"] else named
+        self._outcome = OutcomeRules(mapping.errors)
+        self._url = tagging.url_rule(mapping.url_query)
+        self._span_logs = mapping.span_logs
+        self._oversize = mapping.long_values == "span_log"
+        chains = [*self._chains.values(), self._red_source, *_all_chains(self._overrides)]
+        keys = {"component", "istio.namespace", "istio.canonical_service"}
+        keys |= {key for chain in chains for key in chain.tag_keys}
+        if any("@pod" in chain.fields for chain in chains):
+            keys.add("node_id")
+        self._memo_keys = tuple(sorted(keys))
+        self._memo_names = any({"@name", "@kind"} & chain.fields for chain in chains)
+        self._workloads: dict[Any, _Workload] = {}
+        self._verdicts: dict[Any, bool] = {}
+        self._known: set[str] = set()
+        self._known_clean: dict[str, str] = {}
+        # With RED dimensions or a naming template every span needs a look at all its tags.
+        self._plain_possible = not self._red_keys and self._named is None and not self._entry_only
+
+    def __call__(self, decoded: Decoded, now_us: int) -> Mapped:
+        self._operations.rotate(now_us)
+        repairs: Repairs = {}
+        spans = [self._map(span, decoded.plain, now_us, repairs) for span in decoded.spans]
+        return Mapped(spans, repairs=repairs or None)
+
+    def _map(self, span: Span, plain: bool, now_us: int, repairs: Repairs) -> WavefrontSpan:
+        tags = span.tags or _EMPTY
+        workload = self._workload(span, tags)
+        timestamp_us = span.timestamp_us
+        duration_us = span.duration_us
+        operation = self._operations.memo.get(span.name or "")
+        if (
+            not plain
+            or operation is None
+            or operation.cut
+            or workload.repairs is not None
+            or not self._plain_possible
+            or duration_us is None
+            or timestamp_us is None
+            or not 0 <= duration_us < _PLAIN_START_US_MIN
+            or not _PLAIN_START_US_MIN <= timestamp_us <= now_us + _FUTURE_US
+            or not tags.keys() <= self._known
+            or len(tags) > _PLAIN_TAGS_MAX
+            or span.remote is not None
+            or span.shared
+            or span.debug
+            or self._failed(span.kind, tags)
+            or self._has_logs(span)
+        ):
+            return self._map_complete(span, tags, workload, now_us, repairs)
+        url = tags.get("http.url")
+        if url is not None and self._url is not None and ("?" in url or "@" in url):
+            # Queries are common enough to matter, but most mesh-internal calls have none.
+            return self._map_complete(span, tags, workload, now_us, repairs)
+        kind = _KINDS[span.kind]
+        return WavefrontSpan(
+            workload.identity,
+            operation.name,
+            workload.source,
+            span.trace_id,
+            span.span_id,
+            span.parent_id,
+            kind,
+            tags.get("http.status_code", ""),
+            False,
+            timestamp_us // 1000,
+            duration_us // 1000,
+            duration_us,
+            workload.heads[kind],
+            tags,
+            (),
+            True,
+        )
+
+    # What a workload shares
+
+    def _workload(self, span: Span, tags: Mapping[str, str]) -> _Workload:
+        local = span.local
+        key: Any = (*map(tags.get, self._memo_keys),)
+        if local is not None:
+            key = (key, local.service_name, local.ipv4, local.ipv6)
+        if self._memo_names:
+            key = (key, span.name, span.kind)
+        found = self._workloads.get(key)
+        if found is None:
+            if len(self._workloads) >= MEMO_ENTRIES_MAX:
+                self._workloads.clear()
+            found = self._make_workload(span, tags)
+            if _is_small(key):
+                self._workloads[key] = found
+        return found
+
+    def _make_workload(self, span: Span, tags: Mapping[str, str]) -> _Workload:
+        repairs: Repairs = {}
+        context = Context(tags, span)
+        values = {name: self._resolve(name, self._chains, context) for name in _FIELDS}
+        namespace = self._chain_value("{istio.namespace}", "{@namespace}", context)
+        for chains in self._matching_overrides(values["service"], namespace):
+            values |= {name: self._resolve(name, chains, context) for name in chains}
+        fields = {name: tagging.clean_value(values[name], repairs) or "none" for name in _FIELDS}
+        fields["source"] = _clean_source(values["source"], repairs)
+        shown = Context({**tags, **fields}, span)
+        red_source = _clean_source(self._red_source.resolve(shown) or "tracefwd", repairs)
+        component = tagging.clean_value(tags.get("component", ""), repairs) or "none"
+        identity = Identity(
+            fields["application"],
+            fields["service"],
+            fields["cluster"],
+            fields["shard"],
+            component,
+            red_source,
+        )
+        pairs = [(name, fields[name]) for name in _FIELDS[:4]]
+        if span.local is not None:
+            for name, address in (("ipv4", span.local.ipv4), ("ipv6", span.local.ipv6)):
+                if address and name not in tags:
+                    pairs.append((name, address[:TAG_VALUE_LENGTH_MAX]))
+        return _Workload(identity, fields["source"], pairs, repairs)
+
+    def _resolve(self, name: str, chains: Mapping[str, Chain], context: Context) -> str:
+        return chains[name].resolve(context) or self._chains[name].resolve(context) or "none"
+
+    @staticmethod
+    def _chain_value(first: str, second: str, context: Context) -> str:
+        return Chain([first, second]).resolve(context) or ""
+
+    def _matching_overrides(self, service: str, namespace: str) -> list[dict[str, Chain]]:
+        """From the most general to the most particular, so that later ones win."""
+        namespaces, services = self._overrides
+        found = [
+            namespaces.get(namespace),
+            services.get(service),
+            services.get(f"{service}.{namespace}"),
+        ]
+        return [chains for chains in found if chains is not None]
+
+    # The complete path
+
+    def _map_complete(
+        self,
+        span: Span,
+        tags: Mapping[str, str],
+        workload: _Workload,
+        now_us: int,
+        repairs: Repairs,
+    ) -> WavefrontSpan:
+        mine: Repairs = {} if workload.repairs is None else dict(workload.repairs)
+        kind = _KINDS[span.kind]
+        if not kind and tags.get("span.kind", "").lower() in _HEAD_KINDS:
+            kind = tags["span.kind"].lower()
+        head = workload.heads[kind]
+        operation = self._operation(span, tags, mine)
+        start_us, duration_us = _settle_times(span, now_us, mine)
+        oversize: dict[str, str] = {}
+        kept = self._keep_tags(span, tags, workload, head, mine, oversize)
+        error = self._failed(span.kind, tags) or tag_says_error(tags.get("error"))
+        if error:
+            kept["error"] = "true"
+        if operation.own is not None:
+            kept[tagging.OWN_NAME] = tagging.clean_value(operation.own, mine)
+        logs = self._settle_logs(span, mine)
+        tail: list[tuple[str, str]] = []
+        if span.shared:
+            tail.append(("_spanSecondaryId", kind or "server"))
+        if span.debug and kept.get("debug") != "true":
+            kept.pop("debug", None)
+            tail.append(("debug", "true"))
+        taken = (
+            len(head)
+            + len(tail)
+            + (span.parent_id is not None)
+            + (logs is not None or bool(oversize))
+        )
+        facts = sorted(mine.keys() & _FACTS)
+        budget = SPAN_TAGS_MAX - taken - bool(facts)
+        if len(kept) > budget:
+            facts = sorted({*facts, "tag_budget"})
+            kept = tagging.spend(kept, SPAN_TAGS_MAX - taken - 1, mine)
+        if facts:
+            tail.append((tagging.REPAIRED, ",".join(facts)))
+        for name, number in mine.items():
+            count(repairs, name, number)
+        return WavefrontSpan(
+            workload.identity,
+            operation.name,
+            workload.source,
+            span.trace_id,
+            span.span_id,
+            span.parent_id,
+            kind,
+            kept.get("http.status_code", ""),
+            error,
+            start_us // 1000,
+            duration_us // 1000,
+            duration_us,
+            head,
+            kept,
+            tuple(tail),
+            False,
+            not self._entry_only or _is_entry(span, tags, error),
+            bool(span.debug) or tags.get("debug") == "true",
+            self._red_tags(kept),
+            logs,
+            (kind or "server") if span.shared else None,
+            oversize or None,
+        )
+
+    def _operation(self, span: Span, tags: Mapping[str, str], mine: Repairs) -> Operation:
+        raw = span.name
+        if self._named is not None:
+            raw = self._named.resolve(Context(tags, span)) or raw
+        operation = self._operations.memo.get(raw or "") or self._operations.settle(raw)
+        if operation.cut:
+            count(mine, "name_cut")
+        if operation.name == OTHER and operation.own is not None:
+            count(mine, "name_capped")
+        return operation
+
+    def _keep_tags(
+        self,
+        span: Span,
+        tags: Mapping[str, str],
+        workload: _Workload,
+        head: tuple[tuple[str, str], ...],
+        mine: Repairs,
+        oversize: dict[str, str],
+    ) -> dict[str, str]:
+        kept: dict[str, str] = {}
+        consumed = {**dict(head), "source": workload.source}
+        doubles: set[str] | None = None
+        for key, value in (*tags.items(), *_remote_tags(span)):
+            if key in self._known:
+                # Known keys need no care, and no two of them become the same.
+                if key == "http.url":
+                    value = self._show_url(value, mine)
+                if value.isascii() and _is_simple(value):
+                    kept[key] = value
+                elif value.strip():
+                    kept[key] = self._fit(key, value, mine, oversize)
+                else:
+                    count(mine, "blank_value")
+                continue
+            if key == "error":
+                value = _error_message(value)
+                if not value:
+                    continue
+                key = tagging.ERROR_MESSAGE
+            if doubles is None:
+                doubles = {naming.clean_key(name) for name, _ in head}
+                doubles |= {naming.clean_key(name) for name in tags if name in self._known}
+            self._keep_with_care(key, value, consumed, doubles, kept, mine, oversize)
+        return kept
+
+    def _keep_with_care(
+        self,
+        key: str,
+        value: str,
+        consumed: Mapping[str, str],
+        doubles: set[str],
+        kept: dict[str, str],
+        mine: Repairs,
+        oversize: dict[str, str],
+    ) -> None:
+        """One tag whose key is new, reserved, watched, or may double another."""
+        if key in consumed and _same(value, consumed[key]):
+            return
+        if not value.strip():
+            count(mine, "blank_value")
+            return
+        if key in tagging.URL_KEYS:
+            value = self._show_url(value, mine)
+        name = tagging.free_key(key, doubles, mine)
+        clean = naming.clean_key(name)
+        doubles.add(clean)
+        if name == key:
+            self._learn(key, clean)
+        kept[name] = self._fit(name, value, mine, oversize)
+
+    def _show_url(self, value: str, mine: Repairs) -> str:
+        if self._url is None or ("?" not in value and "@" not in value):
+            return value
+        shown = self._url(value)
+        if shown != value:
+            count(mine, "url_masked")
+        return shown
+
+    def _fit(self, key: str, value: str, mine: Repairs, oversize: dict[str, str]) -> str:
+        """A value that is not blank, as the line may hold it."""
+        written = tagging.clean_value(value, mine)
+        if self._oversize and len(written) < len(value.strip()):
+            oversize[naming.clean_key(key)] = value
+        return written
+
+    def _learn(self, key: str, clean: str) -> None:
+        """Let the plain path pass this key, if nothing about it needs care.
+
+        No two known keys become the same by cleaning, so a span of known keys has no doubles.
+        """
+        if key in _WATCHED or self._known_clean.get(clean, key) != key or clean in ("ipv4", "ipv6"):
+            return
+        if len(self._known) >= MEMO_ENTRIES_MAX:
+            self._known.clear()
+            self._known_clean.clear()
+        self._known.add(key)
+        self._known_clean[clean] = key
+
+    def _red_tags(self, kept: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+        if not self._red_keys:
+            return ()
+        clean = {naming.clean_key(key): value for key, value in kept.items()}
+        return tuple((key, clean[key]) for key in self._red_keys if key in clean)
+
+    # Outcome and annotations
+
+    def _failed(self, kind: str | None, tags: Mapping[str, str]) -> bool:
+        key = (
+            kind,
+            tags.get("http.status_code"),
+            tags.get("grpc.status_code"),
+            tags.get("response_flags"),
+        )
+        verdict = self._verdicts.get(key)
+        if verdict is None:
+            if len(self._verdicts) >= MEMO_ENTRIES_MAX:
+                self._verdicts.clear()
+            verdict = self._outcome.failed(*key)
+            if _is_small(key):
+                self._verdicts[key] = verdict
+        return verdict
+
+    def _has_logs(self, span: Span) -> bool:
+        found = span.annotations
+        if not found or self._span_logs == "none":
+            return False
+        if self._span_logs == "auto" and len(found) == 1:
+            return found[0].value not in _CORE_ANNOTATIONS
+        return True
+
+    def _settle_logs(self, span: Span, mine: Repairs) -> list[Annotation] | None:
+        """Annotations as span logs, within what the backend takes for one."""
+        if not self._has_logs(span):
+            return None
+        logs: list[Annotation] = []
+        room = SPAN_LOG_BYTES_MAX - 512  # ids and braces
+        for entry in span.annotations or ():
+            if self._span_logs == "auto" and entry.value in _CORE_ANNOTATIONS:
+                continue
+            value = naming.cut(entry.value, _LOG_VALUE_LENGTH_MAX)
+            # An escape takes up to six bytes a character.
+            room -= 64 + 6 * len(value)
+            if value != entry.value or room < 0:
+                count(mine, "value_cut")
+            if room < 0:
+                break
+            logs.append(Annotation(entry.timestamp_us, value))
+        return logs or None
+
+
+# Repairs that changed what a reader would take for fact; they are named in the span itself.
+_FACTS = frozenset({"no_timestamp", "future_start", "past_start", "duration"})
+
+
+def _settle_times(span: Span, now_us: int, mine: Repairs) -> tuple[int, int]:
+    """Start and duration in microseconds that every Wavefront parser reads as meant."""
+    duration_us = span.duration_us or 0
+    start_us = span.timestamp_us or 0
+    if duration_us < 0:
+        count(mine, "duration")
+        duration_us = 0
+    elif duration_us >= _PLAIN_START_US_MIN:
+        # A second number at or above the start would be read as the end.
+        count(mine, "duration")
+        duration_us = _PLAIN_START_US_MIN - 1
+    if start_us <= 0:
+        count(mine, "no_timestamp")
+        start_us = now_us - duration_us
+    elif start_us > now_us + _FUTURE_US:
+        count(mine, "future_start")
+        start_us = now_us - duration_us
+    elif start_us < _PLAIN_START_US_MIN:
+        count(mine, "past_start")
+        start_us = now_us - duration_us
+    # A duration of decades would push an inferred start below the limit again.
+    return max(start_us, _PLAIN_START_US_MIN), duration_us
+
+
+def _clean_source(text: str, repairs: Repairs) -> str:
+    text = text.strip()
+    if naming.length(text) > SOURCE_LENGTH_MAX:
+        count(repairs, "source_cut")
+        text = naming.cut(text, SOURCE_LENGTH_MAX)
+    return naming.clean_key(text) if text else "tracefwd"
+
+
+def _same(value: str, consumed: str) -> bool:
+    """Whether a tag is what became the span's identity (perhaps cut or cleaned there)."""
+    value = value.strip()
+    scratch: Repairs = {}
+    return bool(value) and consumed in (
+        tagging.clean_value(value, scratch),
+        _clean_source(value, scratch),
+    )
+
+
+def _is_small(key: tuple[Any, ...]) -> bool:
+    """Whether a memo table may keep this key: a client chose how long its texts are."""
+    return len(repr(key)) <= _MEMO_KEY_CHARS_MAX
+
+
+def _is_simple(value: str) -> bool:
+    """Of ASCII text: whether a line may hold it as it stands."""
+    return (
+        0 < len(value) <= TAG_VALUE_LENGTH_MAX and value[-1] not in "\\ " and value.strip() == value
+    )
+
+
+def _error_message(value: str) -> str:
+    """The text of an ``error`` tag that says more than yes or no."""
+    text = value.strip()
+    return "" if text.lower() in ("", "true", "false") else text
+
+
+def _remote_tags(span: Span) -> list[tuple[str, str]]:
+    """The other side of the call, under OpenTracing's names, unless the span says so itself."""
+    remote = span.remote
+    if remote is None:
+        return []
+    tags = span.tags or _EMPTY
+    port = None if remote.port is None else str(remote.port)
+    found = [
+        ("peer.service", remote.service_name),
+        ("peer.ipv4", remote.ipv4),
+        ("peer.ipv6", remote.ipv6),
+        ("peer.port", port),
+    ]
+    return [(key, value) for key, value in found if value and key not in tags]
+
+
+def _is_entry(span: Span, tags: Mapping[str, str], error: bool) -> bool:
+    """Whether a span is the only one that tells of its request at its service (``red.spans: entry``)."""
+    if span.kind != "CLIENT" or span.parent_id is None:
+        return True
+    return error and never_served(tags)
+
+
+_Overrides = tuple[dict[str, dict[str, Chain]], dict[str, dict[str, Chain]]]
+
+
+def _compile_overrides(overrides: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> _Overrides:
+    def compile_part(part: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Chain]]:
+        return {
+            key: {name: Chain(_as_list(value)) for name, value in fields.items()}
+            for key, fields in part.items()
+        }
+
+    return compile_part(overrides.get("namespaces", {})), compile_part(
+        overrides.get("services", {})
+    )
+
+
+def _as_list(value: str | Sequence[str]) -> list[str]:
+    return [value] if isinstance(value, str) else list(value)
+
+
+def _all_chains(overrides: _Overrides) -> list[Chain]:
+    return [chain for part in overrides for fields in part.values() for chain in fields.values()]

@@ -1,0 +1,143 @@
+"""RED: rate, errors and durations per series, from every span, before any sampling.
+
+Invariants:
+1. every span that is handed to ``observe`` counts in exactly one series: its own, or, when ``series_max`` is
+   reached, the overflow series of its application and service (``operationName=_other``), so sums stay exact;
+2. values are increments since the last drain, durations are binned by the minute of arrival: they add up
+   across workers, replicas and repeated lines of a minute;
+3. memory is bounded: series by ``series_max``, overflow series by a tenth of it (then one for all), buckets by
+   what 64-bit durations can reach; a series without spans for ``series_expiry`` makes room.
+
+Heartbeats are the same series without their operation, so they cost the hot path nothing.  Pure: time is an argument.
+"""
+
+from collections.abc import Iterator, Sequence
+from math import ceil, log2
+
+from tracefwd.model import Centroids, Heartbeat, Identity, RedKey, RedPoint, WavefrontSpan
+from tracefwd.processor.sketch import SCALE, ZERO_INDEX, Buckets, centroids
+from tracefwd.settings import RedSettings
+
+OVERFLOW_OPERATION = "_other"
+_OVERFLOW_ALL = RedKey(
+    Identity("_other", "_other", "none", "none", "none", "_other"), OVERFLOW_OPERATION, "", "", ()
+)
+_PER_DOUBLING = 1 << SCALE
+
+
+class _Series:
+    """What one series gathered since its last drain."""
+
+    __slots__ = ("bad", "errors", "good", "invocations", "millis", "sealed", "seen_s")
+
+    def __init__(self) -> None:
+        self.invocations = 0
+        self.errors = 0
+        self.millis = 0
+        self.good: Buckets = {}
+        self.bad: Buckets = {}
+        self.sealed: list[tuple[int, Buckets, Buckets]] = []
+        self.seen_s = 0
+
+    def seal(self, minute_s: int) -> None:
+        """Close the buckets of a minute that is over."""
+        if self.good or self.bad:
+            self.sealed.append((minute_s, self.good, self.bad))
+            self.good = {}
+            self.bad = {}
+
+
+class RedAggregator:
+    def __init__(self, settings: RedSettings) -> None:
+        self._series: dict[RedKey, _Series] = {}
+        self._overflow: dict[RedKey, _Series] = {}
+        self.series_max = settings.series_max
+        self._overflow_max = max(settings.series_max // 10, 10)
+        self._expiry_s = settings.series_expiry
+        self._centroids_max = settings.centroids_max
+        self._minute_s = 0
+        self.overflow_spans = 0
+
+    @property
+    def active(self) -> int:
+        """Series in memory, overflow series included."""
+        return len(self._series) + len(self._overflow)
+
+    def observe(self, spans: Sequence[WavefrontSpan], now_s: int) -> None:
+        """Count spans that arrived now (epoch seconds).  The hot path: no call per span but for new series."""
+        if now_s >= self._minute_s + 60 or now_s < self._minute_s:
+            self._turn(now_s)
+        find = self._series.get
+        for span in spans:
+            if not span.red:
+                continue
+            key = (span.identity, span.name, span.kind, span.http_status, span.red_tags)
+            series = find(key) or self._admit(RedKey(*key))  # type: ignore[call-overload]
+            duration_us = span.duration_us
+            series.invocations += 1
+            series.millis += duration_us // 1000
+            if span.error:
+                series.errors += 1
+                buckets = series.bad
+            else:
+                buckets = series.good
+            # The same as sketch.index_of: a call would cost as much as the rest of this loop.
+            index = ceil(log2(duration_us) * _PER_DOUBLING) - 1 if duration_us > 0 else ZERO_INDEX
+            bucket = buckets.get(index)
+            if bucket is None:
+                buckets[index] = [1, duration_us]
+            else:
+                bucket[0] += 1
+                bucket[1] += duration_us
+
+    def drain(self, now_s: int) -> Iterator[RedPoint | Heartbeat]:
+        """Take everything gathered, series by series, each at the moment it is asked for.
+
+        Spans may be observed between two steps: a series holds increments, so what comes after its step
+        is in the next drain.  Heartbeats come last, one for each (identity, kind, status, tags) that had spans.
+        """
+        if now_s >= self._minute_s + 60 or now_s < self._minute_s:
+            self._turn(now_s)
+        beats: dict[Heartbeat, None] = {}
+        for table in (self._series, self._overflow):
+            for key in list(table):
+                series = table[key]
+                if series.invocations:
+                    series.seen_s = now_s
+                    beats[Heartbeat(key.identity, key.kind, key.http_status, key.tags)] = None
+                    yield self._take(key, series)
+                elif now_s - series.seen_s >= self._expiry_s:
+                    del table[key]
+        yield from beats
+
+    def _take(self, key: RedKey, series: _Series) -> RedPoint:
+        series.seal(self._minute_s)
+        good = [self._centroids(minute, part) for minute, part, _ in series.sealed if part]
+        bad = [self._centroids(minute, part) for minute, _, part in series.sealed if part]
+        point = RedPoint(key, series.invocations, series.errors, series.millis, good, bad)
+        series.invocations = series.errors = series.millis = 0
+        series.sealed = []
+        return point
+
+    def _centroids(self, minute_s: int, buckets: Buckets) -> Centroids:
+        return Centroids(minute_s, centroids(buckets, self._centroids_max)[0])
+
+    def _turn(self, now_s: int) -> None:
+        """A minute is over (or the clock was set back): later spans get buckets of their own."""
+        for table in (self._series, self._overflow):
+            for series in table.values():
+                series.seal(self._minute_s)
+        self._minute_s = now_s - now_s % 60
+
+    def _admit(self, key: RedKey) -> _Series:
+        if len(self._series) < self.series_max:
+            series = self._series[key] = _Series()
+            return series
+        self.overflow_spans += 1
+        other = RedKey(key.identity, OVERFLOW_OPERATION, key.kind, "", ())
+        found = self._overflow.get(other)
+        if found is None:
+            if len(self._overflow) >= self._overflow_max:
+                other = _OVERFLOW_ALL
+            found = self._overflow.setdefault(other, _Series())
+        return found

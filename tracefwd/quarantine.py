@@ -1,0 +1,57 @@
+"""The ring of rejected samples: what a sender did wrong, without what its spans say.
+
+Newest first, bounded, values masked: the shape of a span and its field names are kept, every text value is not.
+Nothing here may grow with input: a sample was cut by the decoder already.
+"""
+
+import re
+from collections import deque
+from collections.abc import Iterable
+
+from tracefwd.limits import REJECT_SAMPLES_MAX
+from tracefwd.model import Reject
+
+# A JSON text, closed or cut off at the end of the sample.
+_TEXT = re.compile(r'"(?:[^"\\]|\\.)*(?:"|$)', re.DOTALL)
+# What names a field or a well-known tag, and tells a person where they are; everything else is a value.
+_NUMBER = re.compile(r"-?\d[\d.eE+-]*")
+_SHOWN_DETAIL_MAX = 300
+
+
+def mask(sample: bytes) -> str:
+    """Field names and structure; texts as "***", numbers as 0, what is no JSON as its length alone."""
+    text = sample.decode("utf-8", "replace")
+    if not text.lstrip("\ufeff \t\r\n").startswith(("{", "[", '"')):
+        return f"({len(sample)} bytes that are not JSON)"
+    shown: list[str] = []
+    last = 0
+    for match in _TEXT.finditer(text):
+        shown.append(_NUMBER.sub("0", text[last : match.start()]))
+        is_key = text[match.end() : match.end() + 8].lstrip()[:1] == ":"
+        shown.append(match[0] if is_key and len(match[0]) <= 66 else '"***"')
+        last = match.end()
+    shown.append(_NUMBER.sub("0", text[last:]))
+    return "".join(shown)
+
+
+class Quarantine:
+    """The newest rejected samples of a worker."""
+
+    def __init__(self) -> None:
+        self._ring: deque[tuple[int, Reject]] = deque(maxlen=REJECT_SAMPLES_MAX)
+
+    def add(self, rejects: Iterable[Reject], now_us: int) -> None:
+        self._ring.extend((now_us, reject) for reject in rejects)
+
+    def show(self) -> list[dict[str, str]]:
+        """``at`` (epoch seconds), ``reason``, ``where``, ``detail``, ``sample`` (masked)."""
+        return [
+            {
+                "at": f"{now_us / 1e6:.3f}",
+                "reason": reject.reason,
+                "where": reject.where,
+                "detail": reject.detail[:_SHOWN_DETAIL_MAX],
+                "sample": mask(reject.sample),
+            }
+            for now_us, reject in reversed(self._ring)
+        ]
