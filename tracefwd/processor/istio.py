@@ -231,9 +231,8 @@ class IstioMapper:
         repairs: Repairs,
     ) -> WavefrontSpan:
         mine: Repairs = {} if workload.repairs is None else dict(workload.repairs)
-        kind = _KINDS[span.kind]
-        if not kind and tags.get("span.kind", "").lower() in _HEAD_KINDS:
-            kind = tags["span.kind"].lower()
+        said = tags.get("span.kind", "").lower()
+        kind = _KINDS[span.kind] or (said if said in _HEAD_KINDS else "")
         head = workload.heads[kind]
         operation = self._operation(span, tags, mine)
         start_us, duration_us = _settle_times(span, now_us, mine)
