@@ -1,0 +1,192 @@
+"""One kept connection: a post goes out as Envoy frames it, one answer comes back.
+
+1. One post in flight at most; Envoy does not pipeline.
+2. The body is one chunk, headers are lower case and in Envoy's order.
+3. ``Connection: close`` in an answer ends the connection after it; nothing is ever sent again.
+
+The connection keeps no count; its ``Listener`` hears of every answer and of every post that got none.
+"""
+
+import asyncio
+from typing import Protocol, cast
+from urllib.parse import urlsplit
+
+import httptools
+
+from tracefwd.generator.posts import Post
+
+
+class Target:
+    """Where posts go: the parsed URL and the head's bytes that are the same for all posts."""
+
+    __slots__ = ("_head", "host", "port")
+
+    def __init__(self, url: str) -> None:
+        """Raises ValueError that says what is wrong with ``url`` and what would be right."""
+        parts = urlsplit(url)
+        if parts.scheme != "http" or not parts.hostname:
+            raise ValueError(f"{url!r} is no URL to post to; expected http://HOST:PORT[/PATH]")
+        if parts.username is not None or parts.fragment:
+            raise ValueError(
+                f"{url!r} holds a user or a fragment; expected http://HOST:PORT[/PATH]"
+            )
+        if not url.isascii() or not url.isprintable() or " " in url:
+            raise ValueError(f"{url!r} holds characters that must be percent-encoded")
+        try:
+            port = parts.port
+            parts.hostname.encode("idna")
+        except ValueError as error:  # UnicodeError is one
+            raise ValueError(f"{url!r}: {error}") from error
+        path = parts.path if parts.path not in {"", "/"} else "/api/v2/spans"
+        query = f"?{parts.query}" if parts.query else ""
+        self.host = parts.hostname
+        self.port = 80 if port is None else port
+        # As Istio's providers do, the name stands without its port.
+        name = f"[{self.host}]" if ":" in self.host else self.host
+        self._head = (
+            f"POST {path}{query} HTTP/1.1\r\n"
+            f"host: {name}\r\n"
+            "content-type: application/json\r\n"
+            "x-envoy-internal: true\r\n"
+            "x-forwarded-for: "
+        ).encode()
+
+    def request(self, post: Post) -> bytes:
+        return b"%b%b%b%x\r\n%b\r\n0\r\n\r\n" % (
+            self._head,
+            post.forwarded_for,
+            b"\r\nx-envoy-expected-rq-timeout-ms: 5000\r\ntransfer-encoding: chunked\r\n\r\n",
+            len(post.body),
+            post.body,
+        )
+
+
+class Flight:
+    """A post on its way.  Times are seconds of ``time.perf_counter``."""
+
+    __slots__ = ("due", "post", "sent")
+
+    def __init__(self, post: Post, due: float) -> None:
+        self.post = post
+        self.due = due
+        self.sent = due
+
+
+class Listener(Protocol):
+    def answered(self, connection: "Connection", flight: Flight, status: int) -> None:
+        """``connection.closing`` tells whether it can take another post."""
+
+    def closed(self, connection: "Connection", flight: Flight | None) -> None:
+        """The connection is gone; ``flight`` is the post whose answer never came."""
+
+
+class Connection(asyncio.Protocol):
+    """``flight`` is what is on its way, or None when idle."""
+
+    def __init__(self, listener: Listener, slot: int | None) -> None:
+        self.slot = slot
+        self.flight: Flight | None = None
+        self.closing = False
+        self._listener = listener
+        self._transport: asyncio.Transport | None = None
+        self._answer: _SlowAnswer | None = None
+
+    def send(self, request: bytes, flight: Flight) -> None:
+        assert self.flight is None
+        assert self._transport is not None
+        self.flight = flight
+        self._transport.write(request)
+
+    def abort(self) -> None:
+        """Ends at once; ``closed`` follows."""
+        self.closing = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # A cast, because uvloop's transports are of no asyncio class.
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self._answer is None and _is_plain_202(data):
+            self._finish(202, keep=True)
+            return
+        if self._answer is None:
+            self._answer = _SlowAnswer()
+        try:
+            self._answer.feed(data)
+        except httptools.HttpParserError:
+            # Not HTTP: the post has no answer, and nothing more can be read here.
+            self.abort()
+            return
+        if self._answer.status:
+            status, keep = self._answer.status, self._answer.keep
+            self._answer = None
+            self._finish(status, keep=keep)
+
+    def _finish(self, status: int, *, keep: bool) -> None:
+        flight, self.flight = self.flight, None
+        if not keep or flight is None:
+            # An answer that nobody asked for leaves the connection in doubt as well.
+            self.closing = True
+            assert self._transport is not None
+            self._transport.close()
+        if flight is not None:
+            self._listener.answered(self, flight, status)
+
+    def eof_received(self) -> None:
+        # Ends an answer without a length; whatever else was expected will not come.
+        answer, self._answer = self._answer, None
+        if answer is not None and (status := answer.at_eof()):
+            self._finish(status, keep=False)
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self.closing = True
+        flight, self.flight = self.flight, None
+        self._listener.closed(self, flight)
+
+
+def _is_plain_202(data: bytes) -> bool:
+    """The usual answer whole: a 202 without a body that keeps the connection.  A tenth of a parser's time."""
+    if not (data.startswith(b"HTTP/1.1 202 ") and data.endswith(b"\r\n\r\n")):
+        return False
+    head = data.lower()
+    return (
+        b"\r\ncontent-length: 0\r\n" in head
+        and b"\r\nconnection:" not in head
+        and head.find(b"\r\n\r\n") == len(head) - 4
+    )
+
+
+class _SlowAnswer:
+    """Any other answer, through a real parser.  ``status`` is 0 until the answer is complete."""
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.keep = True
+        self._parser = httptools.HttpResponseParser(self)
+        self._until_eof = False
+        self._framed = False
+
+    def feed(self, data: bytes) -> None:
+        self._parser.feed_data(data)
+
+    def at_eof(self) -> int:
+        """The status of an answer whose end is the connection's; 0 if it broke off."""
+        return self._parser.get_status_code() if self._until_eof else 0
+
+    def on_header(self, name: bytes, _value: bytes) -> None:
+        if name.lower() in {b"content-length", b"transfer-encoding"}:
+            self._framed = True
+
+    def on_headers_complete(self) -> None:
+        self._until_eof = not self._framed
+
+    def on_message_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status < 200:
+            # 100 Continue and the like announce the answer; they are not it.
+            self._framed = self._until_eof = False
+            return
+        self.status = status
+        self.keep = self._parser.should_keep_alive()
