@@ -176,12 +176,17 @@ Sampler = Callable[[WavefrontSpan], Verdict]
 
 
 class Mapped(Struct, gc=False):
-    """What a mapper made of one body: spans for RED and sampling, and what it had to say about the rest."""
+    """What a mapper made of one body: spans for RED and sampling, and what it had to say about the rest.
+
+    ``red_only`` are spans that are among the ``rejects``, too: they go nowhere, but RED counts them, as the
+    Java proxy's does.
+    """
 
     spans: list[WavefrontSpan]
     rejects: Sequence[Reject] = ()
     blocked: int = 0
     repairs: dict[str, int] | None = None
+    red_only: Sequence[WavefrontSpan] = ()
 
 
 Mapper = Callable[[Decoded, int], Mapped]
