@@ -523,7 +523,7 @@ def test_memo_tables_do_not_grow_with_what_clients_send() -> None:
             tags={f"k{number}": "v"},
         )
         mapper(Decoded(Encoding.JSON_V2, [span]), NOW_US)
-    tables = (mapper._workloads, mapper._known, mapper._verdicts, mapper._operations.memo)  # type: ignore[attr-defined]
+    tables = (mapper._workloads._memo, mapper._known, mapper._verdicts, mapper._operations.memo)  # type: ignore[attr-defined]
     assert all(len(table) <= 8_192 for table in tables)
     huge = Span(
         "ab" * 8,

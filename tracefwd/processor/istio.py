@@ -5,43 +5,40 @@ no blank, no long or empty strings), whose tag keys are all known to be fine as 
 ordinary success: it looks at the dozen tags that mapping needs and passes the rest through untouched.  Every
 other span takes the complete path, tag by tag (``tags.py``).  A property test holds that both give the same.
 
-What a workload's spans share (identity, source, head of the line) is worked out once and remembered under
-the very values it was made from.  Memo tables are bounded and can be emptied at any time.  Pure.
+What a workload's spans share is worked out once (``workload.py``).  Memo tables are bounded and can be
+emptied at any time.  Pure.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from tracefwd import naming
 from tracefwd.limits import (
     FUTURE_START_MS_MAX,
     MEMO_ENTRIES_MAX,
-    SOURCE_LENGTH_MAX,
     SPAN_LOG_BYTES_MAX,
     SPAN_TAGS_MAX,
     START_MS_MIN,
     TAG_VALUE_LENGTH_MAX,
 )
-from tracefwd.model import Annotation, Decoded, Identity, Mapped, Mapper, Span, WavefrontSpan
+from tracefwd.model import Annotation, Decoded, Mapped, Mapper, Span, WavefrontSpan
 from tracefwd.processor import tags as tagging
 from tracefwd.processor.operations import OTHER, Operation, Operations
 from tracefwd.processor.outcome import OutcomeRules, never_served, tag_says_error
 from tracefwd.processor.tags import Repairs, count
 from tracefwd.processor.templates import Chain, Context
+from tracefwd.processor.workload import (
+    HEAD_KINDS,
+    KINDS,
+    Workload,
+    Workloads,
+    clean_source,
+    is_small,
+)
 from tracefwd.settings import MappingSettings, RedSettings
 
 _EMPTY: dict[str, str] = {}
 _CORE_ANNOTATIONS = frozenset({"cs", "cr", "ss", "sr"})
-_KINDS = {
-    None: "",
-    "CLIENT": "client",
-    "SERVER": "server",
-    "PRODUCER": "producer",
-    "CONSUMER": "consumer",
-}
-_FIELDS = ("application", "service", "cluster", "shard", "source")
-# What a span without a kind may call itself in the tag span.kind.
-_HEAD_KINDS = (*_KINDS.values(), "internal", "local")
 # Never passed through unseen: the complete path has a rule for them.
 _WATCHED = tagging.RESERVED | tagging.URL_KEYS - {"http.url"} | {"error", "debug"}
 # Head, parent and what the writer adds take at most twelve.
@@ -49,24 +46,6 @@ _PLAIN_TAGS_MAX = SPAN_TAGS_MAX - 12
 _PLAIN_START_US_MIN = START_MS_MIN * 1000
 _FUTURE_US = FUTURE_START_MS_MAX * 1000
 _LOG_VALUE_LENGTH_MAX = 4_096
-# Names, namespaces, pods and ids of a workload are under 64 characters each in Kubernetes.
-_MEMO_KEY_CHARS_MAX = 2_048
-
-
-class _Workload:
-    """What all spans of a workload share, made from the values in its memo key."""
-
-    __slots__ = ("heads", "identity", "repairs", "source")
-
-    def __init__(
-        self, identity: Identity, source: str, pairs: list[tuple[str, str]], repairs: Repairs
-    ) -> None:
-        self.identity = identity
-        self.source = source
-        self.heads: dict[str, tuple[tuple[str, str], ...]] = {
-            kind: (*pairs, ("span.kind", kind)) if kind else tuple(pairs) for kind in _HEAD_KINDS
-        }
-        self.repairs = repairs or None
 
 
 def make_istio_mapper(mapping: MappingSettings, red: RedSettings) -> Mapper:
@@ -76,9 +55,7 @@ def make_istio_mapper(mapping: MappingSettings, red: RedSettings) -> Mapper:
 
 class IstioMapper:
     def __init__(self, mapping: MappingSettings, red: RedSettings) -> None:
-        self._chains = {name: Chain(getattr(mapping, name)) for name in _FIELDS}
-        self._overrides = _compile_overrides(mapping.overrides)
-        self._red_source = Chain([*red.source, "tracefwd"])
+        self._workloads = Workloads(mapping, red)
         self._red_keys = tuple(red.tags)
         self._entry_only = red.spans == "entry"
         self._operations = Operations(mapping.operation)
@@ -89,14 +66,6 @@ class IstioMapper:
         self._url = tagging.url_rule(mapping.url_query)
         self._span_logs = mapping.span_logs
         self._oversize = mapping.long_values == "span_log"
-        chains = [*self._chains.values(), self._red_source, *_all_chains(self._overrides)]
-        keys = {"component", "istio.namespace", "istio.canonical_service"}
-        keys |= {key for chain in chains for key in chain.tag_keys}
-        if any("@pod" in chain.fields for chain in chains):
-            keys.add("node_id")
-        self._memo_keys = tuple(sorted(keys))
-        self._memo_names = any({"@name", "@kind"} & chain.fields for chain in chains)
-        self._workloads: dict[Any, _Workload] = {}
         self._verdicts: dict[Any, bool] = {}
         self._known: set[str] = set()
         self._known_clean: dict[str, str] = {}
@@ -111,7 +80,7 @@ class IstioMapper:
 
     def _map(self, span: Span, plain: bool, now_us: int, repairs: Repairs) -> WavefrontSpan:
         tags = span.tags or _EMPTY
-        workload = self._workload(span, tags)
+        workload = self._workloads.find(span, tags)
         timestamp_us = span.timestamp_us
         duration_us = span.duration_us
         operation = self._operations.memo.get(span.name or "")
@@ -138,7 +107,7 @@ class IstioMapper:
         if url is not None and self._url is not None and ("?" in url or "@" in url):
             # Queries are common enough to matter, but most mesh-internal calls have none.
             return self._map_complete(span, tags, workload, now_us, repairs)
-        kind = _KINDS[span.kind]
+        kind = KINDS[span.kind]
         return WavefrontSpan(
             workload.identity,
             operation.name,
@@ -158,81 +127,19 @@ class IstioMapper:
             True,
         )
 
-    # What a workload shares
-
-    def _workload(self, span: Span, tags: Mapping[str, str]) -> _Workload:
-        local = span.local
-        key: Any = (*map(tags.get, self._memo_keys),)
-        if local is not None:
-            key = (key, local.service_name, local.ipv4, local.ipv6)
-        if self._memo_names:
-            key = (key, span.name, span.kind)
-        found = self._workloads.get(key)
-        if found is None:
-            if len(self._workloads) >= MEMO_ENTRIES_MAX:
-                self._workloads.clear()
-            found = self._make_workload(span, tags)
-            if _is_small(key):
-                self._workloads[key] = found
-        return found
-
-    def _make_workload(self, span: Span, tags: Mapping[str, str]) -> _Workload:
-        repairs: Repairs = {}
-        context = Context(tags, span)
-        values = {name: self._resolve(name, self._chains, context) for name in _FIELDS}
-        namespace = self._chain_value("{istio.namespace}", "{@namespace}", context)
-        for chains in self._matching_overrides(values["service"], namespace):
-            values |= {name: self._resolve(name, chains, context) for name in chains}
-        fields = {name: tagging.clean_value(values[name], repairs) or "none" for name in _FIELDS}
-        fields["source"] = _clean_source(values["source"], repairs)
-        shown = Context({**tags, **fields}, span)
-        red_source = _clean_source(self._red_source.resolve(shown) or "tracefwd", repairs)
-        component = tagging.clean_value(tags.get("component", ""), repairs) or "none"
-        identity = Identity(
-            fields["application"],
-            fields["service"],
-            fields["cluster"],
-            fields["shard"],
-            component,
-            red_source,
-        )
-        pairs = [(name, fields[name]) for name in _FIELDS[:4]]
-        if span.local is not None:
-            for name, address in (("ipv4", span.local.ipv4), ("ipv6", span.local.ipv6)):
-                if address and name not in tags:
-                    pairs.append((name, address[:TAG_VALUE_LENGTH_MAX]))
-        return _Workload(identity, fields["source"], pairs, repairs)
-
-    def _resolve(self, name: str, chains: Mapping[str, Chain], context: Context) -> str:
-        return chains[name].resolve(context) or self._chains[name].resolve(context) or "none"
-
-    @staticmethod
-    def _chain_value(first: str, second: str, context: Context) -> str:
-        return Chain([first, second]).resolve(context) or ""
-
-    def _matching_overrides(self, service: str, namespace: str) -> list[dict[str, Chain]]:
-        """From the most general to the most particular, so that later ones win."""
-        namespaces, services = self._overrides
-        found = [
-            namespaces.get(namespace),
-            services.get(service),
-            services.get(f"{service}.{namespace}"),
-        ]
-        return [chains for chains in found if chains is not None]
-
     # The complete path
 
     def _map_complete(
         self,
         span: Span,
         tags: Mapping[str, str],
-        workload: _Workload,
+        workload: Workload,
         now_us: int,
         repairs: Repairs,
     ) -> WavefrontSpan:
         mine: Repairs = {} if workload.repairs is None else dict(workload.repairs)
         said = tags.get("span.kind", "").lower()
-        kind = _KINDS[span.kind] or (said if said in _HEAD_KINDS else "")
+        kind = KINDS[span.kind] or (said if said in HEAD_KINDS else "")
         head = workload.heads[kind]
         operation = self._operation(span, tags, mine)
         start_us, duration_us = _settle_times(span, now_us, mine)
@@ -305,7 +212,7 @@ class IstioMapper:
         self,
         span: Span,
         tags: Mapping[str, str],
-        workload: _Workload,
+        workload: Workload,
         head: tuple[tuple[str, str], ...],
         mine: Repairs,
         oversize: dict[str, str],
@@ -409,7 +316,7 @@ class IstioMapper:
             if len(self._verdicts) >= MEMO_ENTRIES_MAX:
                 self._verdicts.clear()
             verdict = self._outcome.failed(*key)
-            if _is_small(key):
+            if is_small(key):
                 self._verdicts[key] = verdict
         return verdict
 
@@ -469,27 +376,14 @@ def _settle_times(span: Span, now_us: int, mine: Repairs) -> tuple[int, int]:
     return max(start_us, _PLAIN_START_US_MIN), duration_us
 
 
-def _clean_source(text: str, repairs: Repairs) -> str:
-    text = text.strip()
-    if naming.length(text) > SOURCE_LENGTH_MAX:
-        count(repairs, "source_cut")
-        text = naming.cut(text, SOURCE_LENGTH_MAX)
-    return naming.clean_key(text) if text else "tracefwd"
-
-
 def _same(value: str, consumed: str) -> bool:
     """Whether a tag is what became the span's identity (perhaps cut or cleaned there)."""
     value = value.strip()
     scratch: Repairs = {}
     return bool(value) and consumed in (
         tagging.clean_value(value, scratch),
-        _clean_source(value, scratch),
+        clean_source(value, scratch),
     )
-
-
-def _is_small(key: tuple[Any, ...]) -> bool:
-    """Whether a memo table may keep this key: a client chose how long its texts are."""
-    return len(repr(key)) <= _MEMO_KEY_CHARS_MAX
 
 
 def _is_simple(value: str) -> bool:
@@ -526,26 +420,3 @@ def _is_entry(span: Span, tags: Mapping[str, str], error: bool) -> bool:
     if span.kind != "CLIENT" or span.parent_id is None:
         return True
     return error and never_served(tags)
-
-
-_Overrides = tuple[dict[str, dict[str, Chain]], dict[str, dict[str, Chain]]]
-
-
-def _compile_overrides(overrides: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> _Overrides:
-    def compile_part(part: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Chain]]:
-        return {
-            key: {name: Chain(_as_list(value)) for name, value in fields.items()}
-            for key, fields in part.items()
-        }
-
-    return compile_part(overrides.get("namespaces", {})), compile_part(
-        overrides.get("services", {})
-    )
-
-
-def _as_list(value: str | Sequence[str]) -> list[str]:
-    return [value] if isinstance(value, str) else list(value)
-
-
-def _all_chains(overrides: _Overrides) -> list[Chain]:
-    return [chain for part in overrides for fields in part.values() for chain in fields.values()]
