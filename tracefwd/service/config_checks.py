@@ -1,0 +1,308 @@
+"""What options mean together: ranges, templates, rules, targets.  Everything here looks at a complete tree.
+
+Keys that were refused while they were read are left alone (``Report.is_broken``).
+"""
+
+import math
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tracefwd.processor import templates
+from tracefwd.service import units
+from tracefwd.service.config_options import Option, catalogue, get
+from tracefwd.service.config_report import Report, did_you_mean
+from tracefwd.service.masking import mask_secret_path
+from tracefwd.settings import Settings, TargetSettings
+
+# Numbers that are not simply "above zero": (lowest, highest).
+_RANGES: dict[str, tuple[float, float]] = {
+    "receiver.connection_age_max": (0, math.inf),  # 0 is never
+    "receiver.header_bytes_max": (1024, 2**20),  # Envoy's own headers take about 500 bytes
+    "sampling.rate": (0, 1),
+    "service.drain_timeout": (0, math.inf),  # 0 drops at once, counted
+    "service.workers": (1, 256),  # more than any machine's cores is a slip
+    "red.centroids_max": (2, 10_000),
+}
+_GRPC_CODE_MAX = 16
+_STANDARD_PATHS = ("/api/v2/spans", "/api/v1/spans")
+_PATH = re.compile(r"/[^\s?#]*")
+_FLAG = re.compile(r"[A-Z]{1,16}")
+_TARGET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_DIRECT_ONLY = ("url", "csp_token_file", "csp_app_id", "csp_app_secret_file", "csp_org_id")
+_PROXY_ONLY = ("traces", "metrics")
+
+
+def check(settings: Settings, report: Report) -> None:
+    """Everything that makes a configuration unusable, whatever command reads it."""
+    _check_ranges(settings, report)
+    _check_relations(settings, report)
+    _check_intake(settings, report)
+    _check_mapping(settings, report)
+    _check_templates(settings, report)
+    _check_rules(settings, report)
+    _check_targets(settings, report)
+
+
+def _as_written(option: Option, value: Any) -> str:
+    if option.unit == "duration":
+        return units.format_duration(value)
+    return units.format_size(value) if option.unit == "size" else str(value)
+
+
+def _check_ranges(settings: Settings, report: Report) -> None:
+    for key, option in catalogue().items():
+        if option.kind not in (int, float) or report.is_broken(key):
+            continue
+        value = get(settings, key)
+        shown = _as_written(option, value)
+        if key not in _RANGES:
+            if value <= 0:
+                default = _as_written(option, option.default)
+                reason = f"must be above zero; the default is {default}"
+                report.refuse(key, reason, shown=shown)
+            continue
+        low, high = _RANGES[key]
+        if not low <= value <= high:
+            form = f"at least {_as_written(option, low)}"
+            if high != math.inf:
+                form = f"from {_as_written(option, low)} to {_as_written(option, high)}"
+            report.refuse(key, f"is out of range; write a value {form}", shown=shown)
+
+
+def _check_relations(settings: Settings, report: Report) -> None:
+    """Pairs of which the first must not exceed the second."""
+    pairs = (
+        ("exporter.retry.backoff_base", "exporter.retry.backoff_max"),
+        ("exporter.batch_bytes_max", "exporter.queue_bytes_max"),
+    )
+    for small, large in pairs:
+        if report.is_broken(small) or report.is_broken(large):
+            continue
+        first, second = get(settings, small), get(settings, large)
+        if first > second:
+            option = catalogue()[small]
+            reason = f"exceeds {large} ({_as_written(option, second)}); lower it or raise {large}"
+            report.refuse(small, reason, shown=_as_written(option, first))
+
+
+def _check_intake(settings: Settings, report: Report) -> None:
+    for index, path in enumerate(settings.receiver.paths):
+        key = f"receiver.paths[{index}]"
+        if not _PATH.fullmatch(path):
+            reason = "is no path; write it with a leading slash and no query, such as /zipkin/spans"
+            report.refuse(key, reason, shown=path)
+        elif path.rstrip("/") in _STANDARD_PATHS:
+            report.refuse(key, "takes spans already; remove it", shown=path)
+    try:
+        units.parse_version(settings.exporter.proxy_version)
+    except units.UnitError as exc:
+        report.refuse("exporter.proxy_version", str(exc), shown=settings.exporter.proxy_version)
+
+
+def _check_mapping(settings: Settings, report: Report) -> None:
+    mapping = settings.mapping
+    if mapping.exact and mapping.profile == "istio" and not report.is_broken("mapping.profile"):
+        reason = "has a meaning in the profile wavefront-proxy only; set mapping.profile (--profile wavefront-proxy)"
+        report.refuse("mapping.exact", reason, shown="true")
+    for index, code in enumerate(mapping.errors.grpc_codes):
+        if not 0 <= code <= _GRPC_CODE_MAX:
+            reason = f"is no gRPC status code; write 0 to {_GRPC_CODE_MAX}"
+            report.refuse(f"mapping.errors.grpc_codes[{index}]", reason, shown=str(code))
+    for index, flag in enumerate(mapping.errors.response_flags):
+        if not _FLAG.fullmatch(flag):
+            reason = "is no Envoy response flag; write capitals such as UF"
+            report.refuse(f"mapping.errors.response_flags[{index}]", reason, shown=flag)
+    for index, tag in enumerate(settings.red.tags):
+        if not tag.strip():
+            report.refuse(f"red.tags[{index}]", "is blank; write a tag's key", shown=tag)
+
+
+def _check_templates(settings: Settings, report: Report) -> None:
+    mapping = settings.mapping
+    for name in ("application", "service", "cluster", "shard", "source"):
+        _check_chain(f"mapping.{name}", getattr(mapping, name), report)
+    _check_chain("mapping.operation.template", mapping.operation.template, report)
+    for group, names in mapping.overrides.items():
+        for name, fields in names.items():
+            for field, chain in fields.items():
+                _check_chain(f"mapping.overrides.{group}.{name}.{field}", chain, report)
+    if _check_chain("red.source", settings.red.source, report):
+        for index, template in enumerate(settings.red.source):
+            if any(f"{{{field}}}" in template for field in templates.FIELDS):
+                reason = "a span's own field would multiply the series at every rollout; use {service} or a tag"
+                report.refuse(f"red.source[{index}]", reason, shown=template)
+
+
+def _check_chain(key: str, chain: list[str], report: Report) -> bool:
+    """True when every template can be compiled."""
+    if report.is_broken(key):
+        return False
+    if not chain:
+        report.refuse(key, "is an empty list; write at least one template, such as none")
+        return False
+    fine = True
+    for index, template in enumerate(chain):
+        problem = templates.problem(template)
+        if problem is None:
+            continue
+        fine = False
+        unknown = re.search(r"\{(@[^{}]*)\}", template) if "there is no field" in problem else None
+        hint = did_you_mean(unknown[1], templates.FIELDS) if unknown else ""
+        if not hint.startswith("did"):
+            hint = "write text with parts such as {tag.key} or {@service_name}"
+        report.refuse(f"{key}[{index}]", f"{problem}; {hint}", shown=template)
+    return fine
+
+
+def _check_rules(settings: Settings, report: Report) -> None:
+    rules = settings.mapping.operation.rules
+    if not rules or report.is_broken("mapping.operation.rules"):
+        return
+    import re2  # only configurations with rules pay for the engine
+
+    options = re2.Options()
+    options.log_errors = False
+    for index, rule in enumerate(rules):
+        key = f"mapping.operation.rules[{index}]"
+        try:
+            re2.compile(rule["match"], options)
+        except re2.error as exc:
+            what = exc.args[0].decode("utf-8", "replace") if exc.args else "unreadable"
+            reason = f"is no RE2 expression ({what}); RE2 has no look-around and no back-references"
+            report.refuse(f"{key}.match", reason, shown=rule["match"])
+            continue
+        try:
+            # The empty alternative matches always, so the replacement is expanded with this rule's own groups.
+            re2.compile(f"(?:{rule['match']})|", options).sub(rule["replace"], "")
+        except re2.error:
+            pass  # an open \Q swallows the alternative; the rule itself has compiled
+        except (IndexError, KeyError, ValueError):
+            reason = "refers to a group that match does not have, or ends in a backslash; write \\1 for the first group"
+            report.refuse(f"{key}.replace", reason, shown=rule["replace"])
+
+
+def _check_targets(settings: Settings, report: Report) -> None:
+    targets = settings.exporter.targets
+    key = "exporter.targets"
+    keys = [f"{key}[{index}]" for index in range(len(targets))]
+    # Not even a mapping: nothing is known about them.
+    unread = report.broken.intersection(keys)
+    seen: dict[str, int] = {}
+    for index, target in enumerate(targets):
+        target_key = keys[index]
+        if target_key in unread:
+            continue
+        if not report.is_broken(f"{target_key}.name"):
+            _check_target_name(target.name, target_key, seen, index, report)
+        if report.is_broken(f"{target_key}.kind"):
+            continue
+        if target.kind == "proxy":
+            _check_proxy(target, target_key, report)
+        else:
+            _check_direct(target, target_key, report)
+    if unread or any(report.is_broken(f"{name}.role") for name in keys):
+        return
+    primaries = sum(target.role == "primary" for target in targets)
+    if targets and not primaries:
+        reason = (
+            "failover and tee targets need a primary beside them; give one target role: primary"
+        )
+        report.refuse(key, reason)
+    elif primaries > 1:
+        reason = (
+            f"there are {primaries} primary targets; keep one and make the others failover or tee"
+        )
+        report.refuse(key, reason)
+
+
+def _check_target_name(
+    name: str, key: str, seen: dict[str, int], index: int, report: Report
+) -> None:
+    if not _TARGET_NAME.fullmatch(name):
+        reason = "is no target name; write letters, digits, '.', '_' and '-', at most 63"
+        report.refuse(f"{key}.name", reason, shown=name)
+    elif name in seen:
+        reason = f"is the name of exporter.targets[{seen[name]}], too; names must differ"
+        report.refuse(f"{key}.name", reason, shown=name)
+    seen.setdefault(name, index)
+
+
+def _check_proxy(target: TargetSettings, key: str, report: Report) -> None:
+    examples = {"traces": "http://HOST:30000", "metrics": "http://HOST:2878"}
+    for name, example in examples.items():
+        if not getattr(target, name) and not report.is_broken(f"{key}.{name}"):
+            reason = f"a proxy target needs it; write {example} (flag --proxy-{name})"
+            report.refuse(f"{key}.{name}", reason, place=report.places.get(key, ""))
+    _refuse_foreign(target, _DIRECT_ONLY, "direct", key, report)
+
+
+def _refuse_foreign(
+    target: TargetSettings, names: Iterable[str], kind: str, key: str, report: Report
+) -> None:
+    for name in names:
+        if getattr(target, name) and not report.is_broken(f"{key}.{name}"):
+            reason = f"belongs to a {kind} target; remove it or write kind: {kind}"
+            report.refuse(f"{key}.{name}", reason)
+
+
+def _check_direct(target: TargetSettings, key: str, report: Report) -> None:
+    if not target.url and not report.is_broken(f"{key}.url"):
+        reason = "a direct target needs it; write https://INSTANCE.wavefront.com (flag --direct)"
+        report.refuse(f"{key}.url", reason, place=report.places.get(key, ""))
+    _refuse_foreign(target, _PROXY_ONLY, "proxy", key, report)
+    credentials = ("token_file", "csp_token_file", "csp_app_id", "csp_app_secret_file")
+    if any(report.is_broken(f"{key}.{name}") for name in credentials):
+        return
+    app = bool(target.csp_app_id), bool(target.csp_app_secret_file)
+    if any(app) and not all(app):
+        reason = "csp_app_id and csp_app_secret_file go together; give both or neither"
+        report.refuse(key, reason)
+        return
+    given = [name for name in ("token_file", "csp_token_file") if getattr(target, name)]
+    given += ["csp_app_id"] if all(app) else []
+    forms = "token_file (flag --token-file), csp_token_file, or csp_app_id with csp_app_secret_file"
+    if not given:
+        report.refuse(key, f"a direct target needs a credential; give {forms}")
+    elif len(given) > 1:
+        reason = f"{' and '.join(given)} are given, but a target has one credential; keep one"
+        report.refuse(key, reason)
+
+
+def check_runnable(settings: Settings) -> list[str]:
+    """What ``run`` needs beyond a valid configuration: somewhere to deliver to."""
+    if settings.exporter.targets:
+        return []
+    proxy = "--proxy-traces http://HOST:30000 with --proxy-metrics http://HOST:2878"
+    direct = "--direct https://INSTANCE.wavefront.com with --token-file FILE"
+    reason = f"there is nowhere to deliver to; give {proxy}, or {direct}, or set exporter.targets"
+    return [f"exporter.targets: {reason}."]
+
+
+def check_files(settings: Settings) -> list[str]:
+    """Files that the targets name but that cannot be read now; their content is looked at for emptiness only."""
+    problems: list[str] = []
+    for index, target in enumerate(settings.exporter.targets):
+        for name in ("token_file", "csp_token_file", "csp_app_secret_file", "ca_file"):
+            path = getattr(target, name)
+            reason = _unreadable(path) if path else None
+            if reason is not None:
+                shown = repr(mask_secret_path(path))
+                problems.append(f"exporter.targets[{index}].{name} = {shown}: {reason}.")
+    return problems
+
+
+def _unreadable(path: str) -> str | None:
+    try:
+        with Path(path).open("rb") as stream:
+            blank = not stream.read(4096).strip()
+    except (OSError, ValueError) as exc:
+        if mask_secret_path(path) != path:
+            return "looks like the secret itself; write it into a file and give the file's path"
+        what = exc.strerror if isinstance(exc, OSError) else "no path"
+        return f"cannot be read ({what}); check the path and that this user may read it"
+    return "is empty; write the secret into it" if blank else None
+
+
+__all__ = ["check", "check_files", "check_runnable"]

@@ -1,0 +1,145 @@
+"""The effective configuration as text, and the table of all options for the README.
+
+Never a secret: URLs lose their credentials, files of secrets are shown by path only.  YAML output loads again to
+equal settings (unless something was masked); JSON is for programs, its values are written as in YAML.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from tracefwd.service import units
+from tracefwd.service.config_options import Option, catalogue, get
+from tracefwd.service.masking import mask_secret_path, mask_url
+from tracefwd.settings import Settings, TargetSettings
+
+_KINDS: dict[Any, str] = {
+    str: "text",
+    bool: "true or false",
+    int: "whole number",
+    float: "number",
+    list[str]: "list of texts",
+    list[int]: "list of whole numbers",
+    list[dict[str, str]]: "list of rules",
+    list[TargetSettings]: "list of targets",
+    dict[str, dict[str, dict[str, Any]]]: "mapping",
+}
+_UNITS = {"secret_path": "path of a secret", "url": "URL"}
+
+
+@dataclasses.dataclass(frozen=True)
+class OptionRow:
+    """One option as the README shows it.  Keys of a target's options read ``exporter.targets[].url``."""
+
+    key: str
+    kind: str
+    default: str
+    choices: tuple[str, ...]
+    doc: str
+
+
+def option_rows() -> list[OptionRow]:
+    """Every option in the order of declaration; a target's own follow ``exporter.targets``."""
+    rows: list[OptionRow] = []
+    for option in catalogue().values():
+        rows.append(_row(option, option.key))
+        if option.kind == list[TargetSettings]:
+            children = catalogue(TargetSettings).values()
+            rows.extend(_row(child, f"{option.key}[].{child.key}") for child in children)
+    return rows
+
+
+def _row(option: Option, key: str) -> OptionRow:
+    kind = _UNITS.get(option.unit, option.unit) or _KINDS[option.kind]
+    written = written_value(option, option.default)
+    default = written if isinstance(written, str) else json.dumps(written, ensure_ascii=False)
+    return OptionRow(key, kind, default, option.choices, option.doc)
+
+
+def written_value(option: Option, value: Any) -> Any:
+    """The value as an operator would write it, masked: plain texts, numbers, booleans, lists, mappings."""
+    if option.unit == "duration":
+        return units.format_duration(value)
+    if option.unit == "size":
+        return units.format_size(value)
+    if option.unit == "url":
+        return mask_url(value)
+    if option.unit == "secret_path":
+        return mask_secret_path(value)
+    if option.kind == list[TargetSettings]:
+        return [_written_target(target) for target in value]
+    return value
+
+
+def _written_target(target: TargetSettings) -> dict[str, Any]:
+    options = catalogue(TargetSettings)
+    return {key: written_value(options[key], getattr(target, key)) for key in options}
+
+
+def show(
+    settings: Settings,
+    origins: Mapping[str, str],
+    *,
+    format: Literal["yaml", "json"] = "yaml",  # noqa: A002
+    origins_shown: bool = False,
+) -> str:
+    """The whole tree, ending in a newline.  With origins, YAML gets comments and JSON ``{value, origin}``."""
+    tree: dict[str, Any] = {}
+    for key, option in catalogue().items():
+        *sections, name = key.split(".")
+        place = tree
+        for section in sections:
+            place = place.setdefault(section, {})
+        value = written_value(option, get(settings, key))
+        place[name] = _Leaf(value, origins.get(key, "default") if origins_shown else None)
+    if format == "json":
+        return json.dumps(_plain(tree), indent=2, ensure_ascii=False) + "\n"
+    return "".join(f"{line}\n" for line in _yaml_lines(tree, ""))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Leaf:
+    value: Any
+    origin: str | None
+
+
+def _plain(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {name: _plain(child) for name, child in node.items()}
+    return node.value if node.origin is None else {"value": node.value, "origin": node.origin}
+
+
+def _yaml_lines(tree: dict[str, Any], indent: str) -> list[str]:
+    lines: list[str] = []
+    for name, child in tree.items():
+        if isinstance(child, dict):
+            lines += [f"{indent}{name}:", *_yaml_lines(child, f"{indent}  ")]
+            continue
+        head, *rest = _yaml_leaf(name, child.value)
+        # An origin holds a path or a variable's name; a line break in it must not become YAML.
+        comment = "" if child.origin is None else "  # " + ascii(child.origin)[1:-1]
+        lines += [f"{indent}{head}{comment}", *(f"{indent}{line}" for line in rest)]
+    return lines
+
+
+def _yaml_leaf(name: str, value: Any) -> list[str]:
+    import yaml
+
+    # Wide, so that no text is folded: a folded text would take the comment into itself.
+    text = yaml.safe_dump({name: _escaped(value)}, sort_keys=False, allow_unicode=True, width=2**20)
+    return text.rstrip("\n").split("\n")
+
+
+def _escaped(value: Any) -> Any:
+    """The file's reader expands ``${``; what is meant literally is written ``$${``."""
+    if isinstance(value, str):
+        return value.replace("${", "$${")
+    if isinstance(value, list):
+        return [_escaped(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _escaped(item) for name, item in value.items()}
+    return value
+
+
+__all__ = ["OptionRow", "option_rows", "show", "written_value"]

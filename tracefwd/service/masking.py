@@ -1,0 +1,71 @@
+"""Secrets made unreadable before text leaves the process: logs, errors, the effective configuration.
+
+Masking errs on the side of hiding: where a password's end cannot be told, everything up to the last place where it
+could end is hidden.  Nothing here is a licence to log a secret; it is the net below.  Pure.
+"""
+
+import re
+
+HIDDEN = "***"
+
+# Bounded, so that a hostile text costs linear time; credentials are shorter than this.
+_SECRET_LENGTH_MAX = 2048
+_WORD = "token|secret|password|passwd|api[-_]?key|credentials?"
+_RULES: tuple[tuple[re.Pattern[str], str], ...] = (
+    (
+        re.compile(rf"\b(bearer|basic)\s+[^\s\"',;]{{1,{_SECRET_LENGTH_MAX}}}", re.IGNORECASE),
+        rf"\1 {HIDDEN}",
+    ),
+    (re.compile(r"\b(authorization[\"']?\s*[:=]\s*)[^\n]+", re.IGNORECASE), rf"\1{HIDDEN}"),
+    (
+        re.compile(
+            rf"((?:{_WORD})[\"']?\s?[:=]\s?)"
+            rf"(?:\"[^\"]{{0,{_SECRET_LENGTH_MAX}}}\"|'[^']{{0,{_SECRET_LENGTH_MAX}}}'|[^\s&,;}}]{{1,{_SECRET_LENGTH_MAX}}})",
+            re.IGNORECASE,
+        ),
+        rf"\1{HIDDEN}",
+    ),
+    (re.compile(rf"//[^\s]{{0,{_SECRET_LENGTH_MAX}}}@"), f"//{HIDDEN}@"),
+)
+# Every rule needs one of these; most log lines have none and skip the expressions.
+_HINT = re.compile(
+    r"bearer|basic|authorization|token|secret|passw|api[-_]?key|credential", re.IGNORECASE
+)
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://")
+_PASTED_TOKEN = re.compile(r"(?=.*[0-9])[A-Za-z0-9_\-=+]{20,}|eyJ[A-Za-z0-9_\-]+\..*")
+
+
+def redact(text: str) -> str:
+    """Free text with the values of ``Bearer …``, ``token=…`` and the like, and of URL credentials, hidden."""
+    if "@" not in text and not _HINT.search(text):
+        return text
+    for pattern, replacement in _RULES:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def mask_url(text: str) -> str:
+    """A URL, well formed or not, without its credentials and without the values of its query."""
+    head, mark, rest = text.rpartition("@")
+    if mark:
+        scheme = _SCHEME.match(head)
+        prefix = scheme[0] if scheme else ""
+        # An '@' behind '?' or '#': the rest may be a query's or a password's tail.  Show neither.
+        if "?" in head or "#" in head:
+            return prefix + HIDDEN
+        text = f"{prefix}{HIDDEN}@{rest}"
+    query = re.search(r"[?#]", text)
+    return f"{text[: query.end()]}{HIDDEN}" if query else text
+
+
+def mask_secret_path(text: str) -> str:
+    """The path of a secret's file; hidden when somebody put the secret itself where its path belongs."""
+    return HIDDEN if looks_like_token(text) else text
+
+
+def looks_like_token(path: str) -> bool:
+    """A long bare word with a digit and neither slash nor dot, or a JSON web token, is hardly the name of a file."""
+    return bool(_PASTED_TOKEN.fullmatch(path))
+
+
+__all__ = ["HIDDEN", "looks_like_token", "mask_secret_path", "mask_url", "redact"]
