@@ -2,7 +2,9 @@
 
 import base64
 import dataclasses
+import gzip
 import json
+import zlib
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ from tracefwd.processor.java_text import order
 from tracefwd.processor.sampler import make_sampler
 from tracefwd.processor.wavefront_proxy import _ProxyMapper, make_wavefront_proxy_mapper
 from tracefwd.processor.wavefront_proxy_rules import EXACT, REPAIRED, Deviations
+from tracefwd.receiver.decode import make_decode
 from tracefwd.settings import MappingSettings, RedSettings, SamplingSettings
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -41,6 +44,7 @@ NAMES = sorted(
     for path in folder.glob("*.json")
     if not path.name.endswith(".headers.json") and path.name != "manifest.json"
 )
+decode = make_decode()
 ODD = json.loads((RECORDED / "odd-inputs.json").read_text())
 START_US = 1_700_000_000_123_456
 
@@ -52,9 +56,8 @@ def mapper(*, exact: bool = True, red_tags: tuple[str, ...] = (), **mapping: Any
     )
 
 
-def body(name: str, *, plain: bool = False) -> Decoded:
-    spans = msgspec.json.decode((BODIES / f"{name}.json").read_bytes(), type=list[Span])
-    return Decoded(Encoding.JSON_V2, spans, plain=plain)
+def body(name: str) -> Decoded:
+    return decode((BODIES / f"{name}.json").read_bytes(), "application/json")
 
 
 def one(span: Span, *, exact: bool = False, **options: Any) -> WavefrontSpan:
@@ -149,6 +152,14 @@ def test_every_line_and_span_log_of_an_envoy_body_is_the_proxys(name: str) -> No
     assert not mapped.rejects
 
 
+@pytest.mark.parametrize("path", sorted(BODIES.glob("proto-*.bin")), ids=lambda path: path.stem)
+def test_every_line_and_span_log_of_a_proto_body_is_the_proxys(path: Path) -> None:
+    mapped = mapper()(make_decode("keep")(path.read_bytes(), "application/x-protobuf"), NOW_US)
+    assert sorted(map(line, mapped.spans)) == sorted(recorded(path.stem, "spans"))
+    ours = [log for span in mapped.spans for log in logs(span)]
+    assert in_order(ours) == in_order([*map(json.loads, recorded(path.stem, "spanlogs"))])
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_repairs_change_nothing_of_what_envoys_send(name: str) -> None:
     mapped = mapper(exact=False)(body(name), NOW_US)
@@ -178,11 +189,13 @@ def test_the_short_cut_and_the_rules_come_to_the_same(name: str) -> None:
         rules = mapper(exact=exact)
         rules._short_cut = False
         by_rules = rules(body(name), NOW_US).spans
-        for span in by_rules:
-            span.plain = True
-        plain = all("\\" not in repr(span) and '"' not in repr(span) for span in by_rules)
-        assert not plain or short(body(name), NOW_US).spans == by_rules
-        assert not plain or short(body(name, plain=True), NOW_US).spans == by_rules
+        decoded = body(name)
+        for plain in {decoded.plain, False}:
+            decoded.plain = plain
+            found = short(decoded, NOW_US).spans
+            for span in found:
+                span.plain = False
+            assert found == by_rules
 
 
 def test_nearly_all_envoy_spans_take_the_short_cut() -> None:
@@ -264,6 +277,14 @@ def test_red_counts_the_envoy_bodies_as_the_proxy_did(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["counters", "distributions", "heartbeats"])
+def test_red_counts_the_proto_bodies_as_the_proxy_did(kind: str) -> None:
+    bodies = [path.read_bytes() for path in BODIES.glob("proto-*.bin")]
+    parts = [mapper()(make_decode("keep")(raw, ""), NOW_US) for raw in bodies]
+    spans = [span for part in parts for span in part.spans]
+    assert series(spans, kind) == recorded_series(RECORDED / "red-totals-proto.json", kind)
+
+
+@pytest.mark.parametrize("kind", ["counters", "distributions", "heartbeats"])
 def test_red_counts_with_the_operators_dimensions_as_the_proxy_did(kind: str) -> None:
     keys = ("istio.namespace", "istio.canonical_service")
     convert = mapper(application_name="bookinfo", red_tags=keys)
@@ -287,123 +308,42 @@ def test_with_options_the_lines_are_the_proxys(name: str) -> None:
 # Odd inputs
 
 
-def odd_spans(entry: dict[str, Any]) -> list[Span] | None:
-    """What the decoders make of an odd input, told independently of them; None: no list of v2 spans to map."""
-    raw = base64.b64decode(entry["body_base64"]) if "body_base64" in entry else entry["body"]
-    content = raw.decode("utf-8", "replace") if isinstance(raw, bytes) else raw
-    content = content.encode("utf-8", "replace").decode()
-    try:
-        found, _ = json.JSONDecoder(strict=False, parse_float=str).raw_decode(content)
-        spans = [odd_span(item) for item in found]
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return None
-    return spans
+def decoded_odd(entry: dict[str, Any]) -> Decoded:
+    raw = entry["body"].encode() if "body" in entry else base64.b64decode(entry["body_base64"])
+    encoding = (entry.get("headers") or {}).get("content-encoding", "")
+    inflate = {"gzip": gzip.decompress, "deflate": zlib.decompress}.get(encoding, bytes)
+    return decode(inflate(raw), "application/json")
 
 
-def odd_span(item: dict[str, Any]) -> Span:
-    if any("endpoint" in entry for entry in item.get("annotations") or ()) and "id" not in item:
-        raise KeyError
-    if "binaryAnnotations" in item:
-        raise KeyError
-    span_id = item["id"].zfill(16)
-    parent_id = (item.get("parentId") or "").zfill(16)
-    width = 32 if len(item["traceId"]) > 16 else 16
-    return Span(
-        item["traceId"].zfill(width),
-        span_id,
-        parent_id=None if parent_id in {"0" * 16, span_id} else parent_id,
-        kind=item.get("kind"),
-        name=questioned(str(item["name"])) if item.get("name") is not None else None,
-        timestamp_us=whole(item.get("timestamp")),
-        duration_us=whole(item.get("duration")),
-        local=odd_endpoint(item.get("localEndpoint")),
-        remote=odd_endpoint(item.get("remoteEndpoint")),
-        annotations=[
-            Annotation(int(entry["timestamp"]), questioned(entry["value"]))
-            for entry in item.get("annotations") or ()
-        ],
-        tags={key: questioned(str(value)) for key, value in item["tags"].items()}
-        if item.get("tags") is not None
-        else None,
-        debug=item.get("debug"),
-        shared=item.get("shared"),
-    )
+def was_mapped(entry: dict[str, Any]) -> bool:
+    """Whether the proxy's mapping saw this; else its listener or decoder refused it."""
+    broken = "empty tag key" in entry["name"] or "empty source" in entry["name"]
+    return broken or (entry["status"] == 202 and bool(entry.get("lines") or entry.get("rejects")))
 
 
-def odd_endpoint(item: dict[str, Any] | None) -> Endpoint | None:
-    if item is None:
-        return None
-    name = item.get("serviceName")
-    return Endpoint(None if name is None else str(name), item.get("ipv4"), item.get("ipv6"))
+MAPPED_ODD = [entry for entry in ODD if was_mapped(entry)]
+# The proxy writes "?", our decoders U+FFFD as for any other bad text.
+MENDED = "lone surrogate escape"
 
 
-def whole(value: Any) -> int | None:
-    return None if value is None else int(float(value)) if "e" in str(value) else int(value)
-
-
-def questioned(value: str) -> str:
-    return value.encode("utf-8", "replace").decode()
-
-
-# Refused by the proxy's decoder or listener, not by its mapping; or not read as JSON v2 spans by the test's decoder.
-def mapped_by_the_proxy(entry: dict[str, Any]) -> bool:
-    return bool(
-        entry.get("lines")
-        or entry.get("rejects")
-        or "empty tag key" in entry["name"]
-        or "empty source" in entry["name"]
-    )
-
-
-MAPPED_ODD = [
-    (entry, spans)
-    for entry in ODD
-    if mapped_by_the_proxy(entry) and (spans := odd_spans(entry)) is not None
-]
-
-
-@pytest.mark.parametrize(("entry", "spans"), MAPPED_ODD, ids=[e["name"] for e, _ in MAPPED_ODD])
-def test_odd_inputs_come_out_as_the_proxy_sent_them(
-    entry: dict[str, Any], spans: list[Span]
-) -> None:
-    mapped = many(spans, exact=True)
-    ours = [line(span).encode("utf-8", "replace").decode() for span in mapped.spans]
-    recorded_lines = [text for text in entry["lines"] if text.startswith('"')]
-    assert sorted(ours) == sorted(recorded_lines)
+@pytest.mark.parametrize("entry", MAPPED_ODD, ids=lambda entry: entry["name"])
+def test_odd_inputs_come_out_as_the_proxy_sent_them(entry: dict[str, Any]) -> None:
+    mapped = mapper()(decoded_odd(entry), NOW_US)
+    ours = [line(span) for span in mapped.spans]
+    if entry["name"] == MENDED:
+        ours = [rendered.replace("\ufffd", "?") for rendered in ours]
+    assert sorted(ours) == sorted(text for text in entry["lines"] if text.startswith('"'))
     recorded_logs = [json.loads(text) for text in entry["lines"] if text.startswith("{")]
     assert in_order([log for span in mapped.spans for log in logs(span)]) == in_order(recorded_logs)
-    assert [
-        reject.detail
-        for reject in mapped.rejects
-        if reject.where not in {"source", "tags", "batch"} or "WF" in reject.detail
-    ] == entry.get("rejects", [])
-
-
-# Not read by the test's decoder: v1 spans, numbers as ids and with fractions, compressed bodies.
-OTHERS = {
-    "version 1 span": {"http.path": "/zeta"},
-    "version 1 span on the version 2 path": {"http.path": "/zeta"},
-    "number as traceId": {"component": "proxy", "http.status_code": "200"},
-    "timestamp with zero fraction": {"component": "proxy", "http.status_code": "200"},
-    "gzip": {"component": "proxy", "http.status_code": "200"},
-    "deflate": {"component": "proxy", "http.status_code": "200"},
-}
-
-
-def test_every_odd_input_that_the_proxy_mapped_is_held_to_its_lines() -> None:
-    assert {entry["name"] for entry in ODD if mapped_by_the_proxy(entry)} == {
-        entry["name"] for entry, _ in MAPPED_ODD
-    } | set(OTHERS)
+    # What fails the proxy's batch is an answer of 400, no reject.
+    rejects = [reject.detail for reject in mapped.rejects if entry["status"] == 202]
+    assert rejects == entry.get("rejects", [])
 
 
 @pytest.mark.parametrize("kind", ["counters", "distributions", "heartbeats"])
 def test_red_counts_the_odd_inputs_as_the_proxy_did_refused_ones_included(kind: str) -> None:
-    parts = [many(spans, exact=True) for _, spans in MAPPED_ODD]
+    parts = [mapper()(decoded_odd(entry), NOW_US) for entry in MAPPED_ODD]
     spans = [span for part in parts for span in [*part.spans, *part.red_only]]
-    for tags in OTHERS.values():
-        name = "orders.shop.svc.cluster.local:8080/*"
-        local = Endpoint("Orders.Shop", "10.20.30.40")
-        spans.append(one(span_of(tags, name=name, local=local), exact=True))
 
     def sendable(key: tuple[Any, ...]) -> bool:
         """The proxy refuses points with long pairs; the recording's reader trips over a backslash before a quote."""

@@ -160,23 +160,11 @@ class _ProxyMapper:
             or not (plain or java_text.all_plain([*tags.values()], TAG_VALUE_LENGTH_MAX))
         ):
             return None
-        local = span.local or _NOWHERE
         try:
             name = self._names[span.name]
         except KeyError:
             name = self._learn_name(span.name)
-        parts = (
-            local.service_name,
-            local.ipv4,
-            local.ipv6,
-            span.kind,
-            tags.get("component"),
-            "logs" if annotations else None,
-        )
-        try:
-            workload = self._workloads[parts]
-        except KeyError:
-            workload = self._learn_workload(*parts)
+        workload = self._workload_of(span, tags.get("component"))
         if name is None or workload is None:
             return None
         error = False
@@ -214,6 +202,15 @@ class _ProxyMapper:
             logs if self._span_logs else None,
             (kind or None) if logs is not None else None,
         )
+
+    def _workload_of(self, span: Span, component: str | None) -> _Workload | None:
+        local = span.local or _NOWHERE
+        logs = "logs" if span.annotations else None
+        parts = (local.service_name, local.ipv4, local.ipv6, span.kind, component, logs)
+        try:
+            return self._workloads[parts]
+        except KeyError:
+            return self._learn_workload(*parts)
 
     def _learn_shape(self, keys: tuple[str, ...]) -> _Shape:
         by_clean: dict[str, str] = {naming.clean_key(key) if key else "": key for key in keys}
