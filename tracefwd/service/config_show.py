@@ -5,6 +5,7 @@ equal settings (unless something was masked); JSON is for programs, its values a
 """
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -127,8 +128,26 @@ def _yaml_leaf(name: str, value: Any) -> list[str]:
     import yaml
 
     # Wide, so that no text is folded: a folded text would take the comment into itself.
-    text = yaml.safe_dump({name: _escaped(value)}, sort_keys=False, allow_unicode=True, width=2**20)
+    text = yaml.dump(
+        {name: _escaped(value)}, Dumper=_dumper(), sort_keys=False, allow_unicode=True, width=2**20
+    )
     return text.rstrip("\n").split("\n")
+
+
+@functools.cache
+def _dumper() -> Any:
+    """YAML's safe dumper, but a text with line breaks is written on one line with escapes."""
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        pass
+
+    def text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+        style = None if value.isprintable() else '"'
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+    Dumper.add_representer(str, text)
+    return Dumper
 
 
 def _escaped(value: Any) -> Any:
