@@ -1,0 +1,54 @@
+"""Batches, and the two ways to cut lines: to a batch's size, and in halves.  Pure.
+
+Lines end in LF and are never cut inside; a single line that is larger than a batch is a batch of its own.
+"""
+
+from collections.abc import Iterator
+
+
+class Batch:
+    """Lines of one request, as they will be sent.  Identity is what tells two batches apart.
+
+    ``encoding`` is the content-encoding of ``data``: ``gzip`` or "".  ``born`` is when it was closed (loop
+    time); halves keep their batch's.  ``attempts`` counts those that failed.
+    """
+
+    __slots__ = ("attempts", "born", "data", "encoding", "items")
+
+    def __init__(self, data: bytes, encoding: str, items: int, born: float) -> None:
+        self.data = data
+        self.encoding = encoding
+        self.items = items
+        self.born = born
+        self.attempts = 0
+
+
+def cut(data: bytes, *, bytes_max: int, items_max: int) -> Iterator[tuple[bytes, int]]:
+    """Pieces of at most ``bytes_max`` and ``items_max`` lines, each with its number of lines."""
+    start = 0
+    while start < len(data):
+        end = start
+        lines = 0
+        while lines < items_max and end < len(data):
+            stop = _line_end(data, end)
+            if lines and stop - start > bytes_max:
+                break
+            end = stop
+            lines += 1
+        yield data[start:end], lines
+        start = end
+
+
+def halves(data: bytes, items: int) -> tuple[tuple[bytes, int], tuple[bytes, int]]:
+    """Two pieces of about the same size in bytes, each with its number of lines; ``items`` is 2 or more."""
+    assert items >= 2, "a single line has no halves"
+    middle = data.rfind(b"\n", 0, len(data) // 2) + 1
+    if middle == 0:
+        middle = _line_end(data, 0)
+    first = data.count(b"\n", 0, middle)
+    return (data[:middle], first), (data[middle:], items - first)
+
+
+def _line_end(data: bytes, start: int) -> int:
+    """Where the line that begins at ``start`` has ended, its LF included."""
+    return data.find(b"\n", start) + 1 or len(data)

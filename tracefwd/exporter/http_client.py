@@ -1,0 +1,177 @@
+"""The one door to HTTP: posts bytes, and turns every way in which that can fail into ``UnreachableError``.
+
+One session per target, for lines and for token exchanges alike: the same TLS rules, the same HTTP proxy, the
+same time-outs.  Redirects are not followed: they would carry the token to somebody else.  No cookies, no
+``.netrc``.  Messages name causes and never repeat an exception's text, which may hold a URL with a password.
+
+The environment's proxy variables are read once, at ``open``.  As in Go's and curl's practice NO_PROXY is honoured;
+as in Go's, loopback is never reached through a proxy of the environment.
+"""
+
+import ipaddress
+import ssl
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+from urllib.request import (  # type: ignore[attr-defined]  # typeshed leaves the second out
+    getproxies_environment,
+    proxy_bypass_environment,
+)
+
+import aiohttp
+from msgspec import Struct
+
+from tracefwd import __version__
+from tracefwd.errors import StartError, TracefwdError
+from tracefwd.model import Signal
+from tracefwd.settings import ExporterSettings, TargetSettings
+
+# Of an answer's body: more than any target's explanation, and enough to reuse the connection afterwards.
+ANSWER_BYTES_MAX = 4_096
+
+
+class UnreachableError(TracefwdError):
+    """No answer came.  ``reason`` is from the table below; the message is for a person."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+class Response(Struct, frozen=True):
+    """An answer; ``text`` is the beginning of its body."""
+
+    status: int
+    text: str = ""
+    retry_after: str | None = None
+    location: str | None = None
+
+
+# The first that fits decides: exception, reason (a label value), what to do.
+_FAILURES: tuple[tuple[type[BaseException], str, str], ...] = (
+    (aiohttp.ConnectionTimeoutError, "timeout", "no connection within exporter.connect_timeout"),
+    (TimeoutError, "timeout", "no answer within exporter.request_timeout"),
+    (aiohttp.ClientProxyConnectionError, "http_proxy", "the HTTP proxy is not reachable"),
+    (aiohttp.ClientHttpProxyError, "http_proxy", "the HTTP proxy refused to connect"),
+    (aiohttp.ClientConnectorCertificateError, "tls", "its certificate is not trusted; see ca_file"),
+    (aiohttp.ClientConnectorSSLError, "tls", "no TLS connection; is it an https port?"),
+    (aiohttp.ClientConnectorDNSError, "dns", "its name does not resolve; check the host"),
+    (aiohttp.ClientConnectorError, "connect", "no connection; is it up, is the address right?"),
+    (aiohttp.ServerDisconnectedError, "connection", "it closed the connection without an answer"),
+    (aiohttp.ClientResponseError, "protocol", "its answer is not HTTP"),
+    (aiohttp.InvalidURL, "url", "the URL (or the HTTP proxy's) cannot be used; check the settings"),
+    (aiohttp.ClientError, "connection", "the connection broke"),
+    (OSError, "connection", "the connection broke"),
+    (ValueError, "url", "the URL (or the HTTP proxy's) cannot be used; check the settings"),
+)
+
+
+class HttpClient:
+    """A session of one target.  ``open`` before the first post, ``close`` after the last."""
+
+    def __init__(self, settings: TargetSettings, exporter: ExporterSettings) -> None:
+        self._settings = settings
+        # A waiting request would spend its time-out in aiohttp's own queue: every flight has a connection, and the
+        # token exchange one more.
+        self._connections_max = exporter.concurrency * len(Signal) + 1
+        self._timeout = aiohttp.ClientTimeout(
+            total=exporter.request_timeout, connect=exporter.connect_timeout
+        )
+        self._session: aiohttp.ClientSession | None = None
+        self._env_proxies: dict[str, str] = {}
+
+    async def open(self) -> None:
+        """Raises ``StartError`` if the file of certificate authorities cannot be used."""
+        connector = aiohttp.TCPConnector(limit=self._connections_max, ssl=self._tls())
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            timeout=self._timeout,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"User-Agent": f"tracefwd/{__version__}"},
+        )
+        self._env_proxies = getproxies_environment()
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Response:
+        """Raises ``UnreachableError`` and nothing else; an answer of any status is a ``Response``."""
+        assert self._session is not None, "open() comes first"
+        try:
+            async with self._session.post(
+                url, data=body, headers=headers, allow_redirects=False, proxy=self._proxy(url)
+            ) as answer:
+                return Response(
+                    status=answer.status,
+                    text=await _beginning(answer),
+                    retry_after=answer.headers.get("Retry-After"),
+                    location=answer.headers.get("Location"),
+                )
+        except (aiohttp.ClientError, OSError, ValueError) as failure:
+            raise _translated(failure) from None  # its text may repeat what must not be shown
+
+    def _tls(self) -> ssl.SSLContext:
+        ca_file = self._settings.ca_file
+        try:
+            context = ssl.create_default_context(cafile=ca_file or None)
+        except OSError as problem:  # SSLError is one
+            raise StartError(
+                f"target {self._settings.name}: ca_file {ca_file} cannot be used "
+                f"({problem.strerror or 'no certificate in PEM'}): give a readable PEM file"
+            ) from problem
+        if not self._settings.tls_verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
+    def _proxy(self, url: str) -> str | None:
+        if self._settings.http_proxy:
+            return self._settings.http_proxy
+        parts = urlsplit(url)
+        proxy = self._env_proxies.get(parts.scheme)
+        if not proxy or is_loopback(parts.hostname or ""):
+            return None
+        if proxy_bypass_environment(parts.netloc.rpartition("@")[2], self._env_proxies):
+            return None
+        return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+async def _beginning(answer: aiohttp.ClientResponse) -> str:
+    """The first bytes of the body; "" if it broke off, because the status has said what matters."""
+    data = b""
+    try:
+        while len(data) < ANSWER_BYTES_MAX:
+            chunk = await answer.content.read(ANSWER_BYTES_MAX - len(data))
+            if not chunk:
+                break
+            data += chunk
+    except (aiohttp.ClientError, OSError):
+        return ""
+    return data.decode("utf-8", "replace")
+
+
+def _translated(failure: BaseException) -> UnreachableError:
+    reason, advice = next(
+        (reason, advice) for kind, reason, advice in _FAILURES if isinstance(failure, kind)
+    )
+    cause = _cause(failure)
+    return UnreachableError(reason, f"{advice} ({cause})" if cause else advice)
+
+
+def _cause(failure: BaseException) -> str:
+    """What the system said, where that is short and holds nothing of ours."""
+    if isinstance(failure, aiohttp.ClientConnectorCertificateError):
+        return str(getattr(failure.certificate_error, "verify_message", ""))
+    if isinstance(failure, aiohttp.ClientHttpProxyError):
+        return f"HTTP {failure.status}"
+    return (failure.strerror or "") if isinstance(failure, OSError) else ""

@@ -1,0 +1,90 @@
+"""Posts batches of one signal to one URL and says what came of it.
+
+Status codes decide (``verdicts.py``); this module adds the words for a person.  A body that a target sends back is
+shown cut and with every secret of ours taken out: a target may well repeat a header.
+"""
+
+import re
+import time
+
+from tracefwd.exporter import verdicts
+from tracefwd.exporter.auth import Credentials, CredentialsError
+from tracefwd.exporter.endpoint import shown
+from tracefwd.exporter.http_client import HttpClient, Response, UnreachableError
+from tracefwd.exporter.retry import retry_after_ms
+from tracefwd.model import Outcome
+
+# Of an answer's text, shown to a person: the first sentence, not a page.
+DETAIL_LENGTH_MAX = 200
+_CONTENT_TYPES = {"proxy": "text/plain; charset=utf-8", "direct": "application/octet-stream"}
+_AUTHORIZATION = re.compile(r"\b(bearer|basic)\s+\S+", re.IGNORECASE)
+_BLANKS = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
+
+_ADVICE = {
+    404: "nothing takes lines at this path; check the URL",
+    405: "nothing takes lines at this path; check the URL",
+    406: "it asks us to slow down",
+    407: "the HTTP proxy wants a user and password in http_proxy",
+    429: "it asks us to slow down",
+}
+_REDIRECT = "redirects are not followed, they would carry the token elsewhere; set the final URL"
+
+
+class HttpSender:
+    """``send`` never raises for what a target, a network or a file of credentials can do."""
+
+    takes_gzip = True
+
+    def __init__(self, client: HttpClient, auth: Credentials, kind: str, url: str) -> None:
+        self.shown = shown(url)
+        self._client = client
+        self._auth = auth
+        self._kind = kind
+        self._url = url
+        self._headers = {"Content-Type": _CONTENT_TYPES[kind]}
+
+    async def send(self, data: bytes, encoding: str) -> Outcome:
+        headers = self._headers.copy()
+        if encoding:
+            headers["Content-Encoding"] = encoding
+        try:
+            authorization = await self._auth.header()
+            if authorization:
+                headers["Authorization"] = authorization
+            answer = await self._client.post(self._url, data, headers)
+        except CredentialsError as problem:
+            return Outcome(verdicts.RETRY, "auth", str(problem))
+        except UnreachableError as failure:
+            return Outcome(verdicts.RETRY, failure.reason, str(failure))
+        return self._judge(answer, authorization)
+
+    async def close(self) -> None:
+        """The client and the credentials belong to the target, which closes them."""
+
+    def _judge(self, answer: Response, authorization: str) -> Outcome:
+        verdict = verdicts.verdict(self._kind, answer.status)
+        if verdict == verdicts.DELIVERED:
+            return Outcome(verdict)
+        if verdict == verdicts.RETRY and answer.status in (401, 403):
+            self._auth.refused(authorization)
+        wait_ms = retry_after_ms(answer.retry_after, time.time())
+        return Outcome(verdict, verdicts.reason(answer.status), self._detail(answer), wait_ms)
+
+    def _detail(self, answer: Response) -> str:
+        words = f"HTTP {answer.status}"
+        if answer.status // 100 == 3:
+            words += f" to {shown(self._masked(answer.location or 'nowhere'))}; {_REDIRECT}"
+        elif answer.status in (401, 403) and (answer.status == 401 or self._kind == "direct"):
+            words += f"; {self._auth.advice()}"
+        elif answer.status in _ADVICE:
+            words += f"; {_ADVICE[answer.status]}"
+        text = _BLANKS.sub(" ", self._masked(answer.text)).strip()
+        if len(text) > DETAIL_LENGTH_MAX:
+            text = text[: DETAIL_LENGTH_MAX - 3] + "..."
+        return f"{words}: {text}" if text else words
+
+    def _masked(self, text: str) -> str:
+        for secret in self._auth.secrets():
+            if secret:
+                text = text.replace(secret, "***")
+        return _AUTHORIZATION.sub(r"\1 ***", text)

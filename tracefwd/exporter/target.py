@@ -1,0 +1,110 @@
+"""A target: four lanes to one destination and, for a primary, to the failovers that stand in for it.
+
+Its accounts are the ledger's: what was offered here is delivered (by whichever destination), rejected, dropped,
+blocked (the settings give this signal no URL), or held.  Failovers keep accounts of their own beside it.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from random import Random
+
+from tracefwd.errors import StartError
+from tracefwd.exporter.destination import Destination
+from tracefwd.exporter.lane import Lane
+from tracefwd.exporter.route import Route
+from tracefwd.ledger import Account
+from tracefwd.metrics import Samples, add
+from tracefwd.model import Payload, Signal
+from tracefwd.settings import ExporterSettings, TargetSettings
+
+
+class Target:
+    """``offer`` may be called from construction on; things move between ``start`` and the end of ``drain``."""
+
+    def __init__(
+        self,
+        settings: TargetSettings,
+        exporter: ExporterSettings,
+        *,
+        failovers: Sequence[TargetSettings] = (),
+        seed: int = 0,
+    ) -> None:
+        self.name = settings.name
+        self.role = settings.role
+        self._destinations = [Destination(each, exporter) for each in (settings, *failovers)]
+        # Jitter, no secrets; seeded so that a test is the same every time.
+        random = Random(seed)  # noqa: S311
+        self._lanes = {
+            signal: Lane(self.name, signal, self._routes(signal), exporter, random)
+            for signal in Signal
+        }
+        self.accounts: dict[Signal, Account] = {s: lane.account for s, lane in self._lanes.items()}
+
+    def _routes(self, signal: Signal) -> list[Route]:
+        if signal not in self._destinations[0].senders:
+            return []  # a failover stands in for its primary, and does no more
+        return [
+            Route(destination.name, signal, destination.senders[signal])
+            for destination in self._destinations
+            if signal in destination.senders
+        ]
+
+    def offer(self, payload: Payload) -> None:
+        """Take a payload for delivery; never waits, never raises."""
+        self._lanes[payload.signal].offer(payload)
+
+    async def start(self) -> None:
+        """Raises ``StartError`` (a file of certificate authorities); an unreachable target is no error."""
+        try:
+            for destination in self._destinations:
+                await destination.open()
+        except StartError:
+            await self._close()
+            raise
+        for lane in self._lanes.values():
+            lane.start()
+
+    async def drain(self, budget_s: float) -> None:
+        """Deliver what is held within the budget, drop the rest, close everything.  Call it once."""
+        try:
+            await asyncio.gather(*(lane.drain(budget_s) for lane in self._lanes.values()))
+        finally:
+            await self._close()
+
+    async def _close(self) -> None:
+        for destination in self._destinations:
+            await destination.close()
+
+    def failover_accounts(self) -> dict[str, dict[Signal, Account]]:
+        """By failover: received there is what was finished there or is in flight there."""
+        own = self._destinations[0]
+        return {
+            destination.name: {
+                route.signal: route.account
+                for lane in self._lanes.values()
+                for route in lane.routes
+                if route.name == destination.name
+            }
+            for destination in self._destinations
+            if destination is not own
+        }
+
+    def samples(self) -> Samples:
+        total: Samples = {}
+        for lane in self._lanes.values():
+            add(total, lane.samples())
+        return total
+
+    def problems(self) -> list[str]:
+        """What fails right now, a line per destination and cause, and what was refused lately.  No secrets."""
+        failing: dict[tuple[str, str], list[str]] = {}
+        refused: list[str] = []
+        for signal, lane in self._lanes.items():
+            for route in lane.failing():
+                failing.setdefault((route.where, route.trouble), []).append(signal)
+            refused += lane.refused()
+        lines = [
+            f"{where} does not take {', '.join(signals)}: {trouble}"
+            for (where, trouble), signals in failing.items()
+        ]
+        return lines + refused

@@ -1,0 +1,57 @@
+"""What a target's status means: delivered, again later, in halves, or never.  Pure tables.
+
+The question is always what we should do next.  Statuses that stand in no table follow their class.
+Sources: the Java proxy's and the SDKs' senders; different from them where they lose or loop: what can never
+succeed (400, 404) is not retried for ever, and credentials that may rotate (401, 403) do not disable a signal.
+"""
+
+from http import HTTPStatus
+
+from tracefwd.model import Outcome
+
+DELIVERED = "delivered"
+UNACKNOWLEDGED = "unacknowledged"
+RETRY = "retry"
+SPLIT = "split"
+REJECTED = "rejected"
+
+# 406 is the backend's pushback, 407 an HTTP proxy between us, 408 a slow network.
+_LATER = dict.fromkeys((401, 406, 407, 408, 425, 429), RETRY) | {413: SPLIT}
+
+OUTCOMES: dict[str, dict[int, str]] = {
+    # A proxy's 403 says that the account has no histograms, traces or span logs: no retry changes that.
+    "proxy": _LATER | {403: REJECTED},
+    "direct": _LATER | {403: RETRY},
+}
+_BY_CLASS = {2: DELIVERED, 3: REJECTED, 4: REJECTED}
+
+_NAMED = frozenset(int(status) for status in HTTPStatus)
+
+# Failures that a person mends, by a better token.
+CREDENTIALS = frozenset({"auth", "http_401", "http_403"})
+# Failures where somebody answered: another destination would not be better.
+_ANSWERED = frozenset(
+    {"auth", *(f"http_{status}" for status in (401, 403, 406, 407, 408, 425, 429))}
+)
+
+
+def verdict(kind: str, status: int) -> str:
+    """One of the five words of ``Outcome.verdict``; ``kind`` is the target's, proxy or direct."""
+    return OUTCOMES[kind].get(status) or _BY_CLASS.get(status // 100, RETRY)
+
+
+def reason(status: int) -> str:
+    """A short name for a status, from a closed set: it becomes a label value."""
+    if status in _NAMED:
+        return f"http_{status}"
+    return f"http_{status // 100}xx" if 1 <= status // 100 <= 9 else "http_odd"
+
+
+def is_outage(outcome: Outcome) -> bool:
+    """Whether a failed attempt speaks for the destination being away (network, time-out, 5xx)."""
+    return outcome.reason not in _ANSWERED
+
+
+def ledger_reason(outcome: Outcome) -> str:
+    """Under which of ``limits.REJECT_REASONS`` a rejected outcome is counted."""
+    return "feature_disabled" if outcome.reason == "http_403" else "refused"
