@@ -199,6 +199,17 @@ async def test_what_finds_no_connection_in_time_overflows(monkeypatch: pytest.Mo
     assert report.in_flight == 0
 
 
+async def test_a_stall_of_the_senders_own_loses_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "POST_TIMEOUT_S", 0.3)
+    async with receiving() as receiver:
+        # In the middle of the first post: nobody in this process gets a turn for two time-outs.
+        receiver.answer = lambda number: time.sleep(0.6 if number == 0 else 0) or ACCEPTED
+        report = await generate(options(receiver.url, rate=5_000))
+    assert report.complete
+    assert report.timeouts == 0
+    assert report.latencies.max_s > 0.5
+
+
 @pytest.mark.parametrize("closes", [True, False])
 async def test_connection_close_is_honoured_without_loss(closes: bool) -> None:
     async with receiving(lambda number: CLOSING if number % 3 == 0 else ACCEPTED) as receiver:
