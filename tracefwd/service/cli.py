@@ -1,0 +1,485 @@
+"""The command line: parses, loads the configuration, hands over; every command's body lives elsewhere.
+
+1. Exit codes: 0 fine, 1 failed, 2 usage or configuration.  Nothing starts before all mistakes are told.
+2. A command imports its body when it is called: ``version`` and ``--help`` load neither YAML nor an event loop.
+3. A refused argument is named, never repeated: it may be a secret given to a flag that does not exist.
+"""
+
+import argparse
+import math
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+from tracefwd.errors import ConfigError, StartError, TracefwdError
+
+if TYPE_CHECKING:
+    from tracefwd.service.config import Loaded
+
+FINE, FAILED, USAGE = 0, 1, 2
+
+
+class UsageError(TracefwdError):
+    """The command line cannot be understood; ``prog`` is whose ``--help`` would explain it."""
+
+    def __init__(self, prog: str, message: str) -> None:
+        super().__init__(message)
+        self.prog = prog
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that raises instead of leaving, and takes no abbreviations: a later flag must not change a script."""
+
+    def __init__(self, **options: Any) -> None:
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(self.prog, message)
+
+
+class Command(NamedTuple):
+    """One row of the command table."""
+
+    name: str
+    purpose: str
+    examples: tuple[str, ...]
+    add_arguments: Callable[[Parser], None]
+    execute: Callable[[argparse.Namespace], int]
+
+
+# --- arguments -------------------------------------------------------------------------------
+
+_RUN_FLAGS = {
+    "--listen": ("HOST:PORT", "where Envoys post their spans (default 0.0.0.0:9411)"),
+    "--admin": ("HOST:PORT", "health, metrics, ledger (default 127.0.0.1:9412)"),
+    "--proxy-traces": ("URL", "the Wavefront proxy's trace port, http://HOST:30000"),
+    "--proxy-metrics": ("URL", "the Wavefront proxy's metrics port, http://HOST:2878"),
+    "--direct": ("URL", "direct ingestion instead of a proxy, https://INSTANCE.wavefront.com"),
+    "--token-file": ("FILE", "file with the API token"),
+    "--profile": ("NAME", "mapping profile: istio (default) or wavefront-proxy"),
+    "--workers": ("N", "processes that share the port (default 1)"),
+}
+
+
+def _add_config(parser: Parser) -> None:
+    parser.add_argument("--config", metavar="FILE", type=Path, help="YAML configuration")
+
+
+def _add_profile(parser: Parser) -> None:
+    metavar, text = _RUN_FLAGS["--profile"]
+    parser.add_argument("--profile", metavar=metavar, help=text)
+
+
+def _add_exact(parser: Parser) -> None:
+    parser.add_argument(
+        "--exact",
+        action="store_const",
+        const=True,
+        help="profile wavefront-proxy: copy the Java proxy's defects, too",
+    )
+
+
+def _add_json(parser: Parser) -> None:
+    parser.add_argument("--json", action="store_true", help="JSON on standard output")
+
+
+def _add_run(parser: Parser) -> None:
+    _add_config(parser)
+    # Values stay text here: the configuration checks them, and tells all mistakes together.
+    for flag, (metavar, text) in _RUN_FLAGS.items():
+        parser.add_argument(flag, metavar=metavar, help=text)
+    _add_exact(parser)
+
+
+def _add_demo(parser: Parser) -> None:
+    parser.add_argument("--seconds", metavar="N", type=_above_zero, help="end after N seconds")
+    parser.add_argument(
+        "--rate", metavar="R", type=_above_zero, default=500.0, help="spans per second (500)"
+    )
+
+
+def _add_gen(parser: Parser) -> None:
+    add = parser.add_argument
+    add("--to", metavar="URL", required=True, help="Zipkin endpoint, http://HOST:9411")
+    add(
+        "--rate",
+        metavar="SPANS_PER_SECOND",
+        type=_above_zero,
+        default=1000.0,
+        help="offered load, whatever the receiver does (1000)",
+    )
+    add("--seconds", metavar="N", type=_above_zero, default=10.0, help="how long (10)")
+    add("--connections", metavar="C", type=_count, default=16, help="like so many Envoys (16)")
+    add("--seed", metavar="S", type=int, default=1, help="same seed, same spans (1)")
+    _add_json(parser)
+
+
+def _add_emulate(parser: Parser) -> None:
+    add = parser.add_argument
+    add(
+        "--listen",
+        metavar="HOST:PORT",
+        default="127.0.0.1:2878",
+        help="metrics port, direct ingestion and queries (127.0.0.1:2878)",
+    )
+    add("--trace-listen", metavar="HOST:PORT", help="trace port")
+    add("--record", metavar="FILE", type=Path, help="append every accepted line to this file")
+    add("--version", metavar="V", default="current", help="imitate this proxy, such as 4.35")
+    add("--token-file", metavar="FILE", type=Path, help="demand this API token")
+
+
+def _add_convert(parser: Parser) -> None:
+    _add_config(parser)
+    _add_profile(parser)
+    _add_exact(parser)
+    parser.add_argument("files", metavar="FILE", nargs="+", help="Zipkin bodies; - is stdin")
+
+
+def _add_explain(parser: Parser) -> None:
+    _add_config(parser)
+    _add_profile(parser)
+    _add_json(parser)
+    parser.add_argument("file", metavar="FILE", help="a Zipkin body; - is stdin")
+
+
+def _add_validate(parser: Parser) -> None:
+    _add_run(parser)
+    _add_json(parser)
+
+
+def _add_print_config(parser: Parser) -> None:
+    _add_run(parser)
+    parser.add_argument(
+        "--format", choices=("yaml", "json"), default="yaml", help="yaml (default) or json"
+    )
+    parser.add_argument("--origins", action="store_true", help="where each value comes from")
+
+
+def _above_zero(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError("a number above zero is expected, such as 10")
+    return value
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text)):
+        raise argparse.ArgumentTypeError("a whole number above zero is expected, such as 10")
+    return int(text)
+
+
+# --- commands --------------------------------------------------------------------------------
+
+
+def _flags(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The given ones among the flags that are short for options, as typed."""
+    names = [*_RUN_FLAGS, "--exact"]
+    values = {name: getattr(arguments, name[2:].replace("-", "_"), None) for name in names}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _load(arguments: argparse.Namespace, *, runnable: bool = False) -> "Loaded":
+    from tracefwd.service.config import load
+
+    return load(arguments.config, os.environ, _flags(arguments), runnable=runnable)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from tracefwd.service.config import check_files
+
+    loaded = _load(arguments, runnable=True)
+    unreadable = check_files(loaded.settings)
+    if unreadable:
+        raise StartError("\n".join(unreadable))
+    from tracefwd.service import supervisor
+
+    return supervisor.run(loaded)
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from tracefwd.service import demo
+
+    return demo.run(arguments.seconds, arguments.rate)
+
+
+def _gen(arguments: argparse.Namespace) -> int:
+    from tracefwd.generator import load
+    from tracefwd.service import logs
+
+    logs.setup("warning")
+    options = load.GenOptions(
+        to=arguments.to,
+        rate=arguments.rate,
+        seconds=arguments.seconds,
+        connections=arguments.connections,
+        seed=arguments.seed,
+        json=arguments.json,
+    )
+    return load.run(options)
+
+
+def _emulate(arguments: argparse.Namespace) -> int:
+    from tracefwd.service import emulate, logs
+
+    logs.setup("warning")
+    options = emulate.EmulateOptions(
+        listen=arguments.listen,
+        trace_listen=arguments.trace_listen,
+        record=arguments.record,
+        version=arguments.version,
+        token_file=arguments.token_file,
+    )
+    return emulate.run(options)
+
+
+def _convert(arguments: argparse.Namespace) -> int:
+    loaded = _load(arguments)
+    from tracefwd.service import convert, logs
+
+    logs.configure(loaded.settings.service)
+    return convert.run(loaded, arguments.files)
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    loaded = _load(arguments)
+    from tracefwd.service import explain, logs
+
+    logs.configure(loaded.settings.service)
+    return explain.run(loaded, arguments.file, arguments.json)
+
+
+def _validate(arguments: argparse.Namespace) -> int:
+    from tracefwd.service import validate
+
+    return validate.run(arguments.config, os.environ, _flags(arguments), as_json=arguments.json)
+
+
+def _print_config(arguments: argparse.Namespace) -> int:
+    from tracefwd.service.config import show
+
+    loaded = _load(arguments)
+    text = show(
+        loaded.settings,
+        loaded.origins,
+        format=arguments.format,
+        origins_shown=arguments.origins,
+    )
+    sys.stdout.write(text)
+    return FINE
+
+
+def _version(arguments: argparse.Namespace) -> int:
+    from tracefwd import __version__
+
+    facts = {
+        "name": "tracefwd",
+        "version": __version__,
+        "python": ".".join(map(str, sys.version_info[:3])),
+        "implementation": sys.implementation.name,
+        "platform": sys.platform,
+    }
+    if arguments.json:
+        import json
+
+        print(json.dumps(facts))
+    else:
+        python = f"{facts['implementation']} {facts['python']}"
+        print(f"tracefwd {__version__} ({python}, {facts['platform']})")
+    return FINE
+
+
+_TARGET_EXAMPLE = (
+    "--proxy-traces http://wavefront-proxy:30000 --proxy-metrics http://wavefront-proxy:2878"
+)
+
+COMMANDS: Mapping[str, Command] = {
+    command.name: command
+    for command in (
+        Command(
+            "run",
+            "Receive spans and forward them to Wavefront until SIGTERM.",
+            (
+                f"tracefwd run {_TARGET_EXAMPLE}",
+                "tracefwd run --direct https://example.wavefront.com --token-file /etc/tracefwd/token",
+                "tracefwd run --config tracefwd.yaml --workers 2",
+            ),
+            _add_run,
+            _run,
+        ),
+        Command(
+            "demo",
+            "Run forwarder, Wavefront stand-in and synthetic traffic on this machine.",
+            ("tracefwd demo --seconds 20",),
+            _add_demo,
+            _demo,
+        ),
+        Command(
+            "gen",
+            "Post a mesh's spans at a steady rate, as Envoys do, and report the answers.",
+            ("tracefwd gen --to http://127.0.0.1:9411 --rate 5000 --seconds 30 --json",),
+            _add_gen,
+            _gen,
+        ),
+        Command(
+            "emulate",
+            "Run the Wavefront stand-in alone: strict about formats and limits.",
+            ("tracefwd emulate --listen 127.0.0.1:2878 --trace-listen 127.0.0.1:30000",),
+            _add_emulate,
+            _emulate,
+        ),
+        Command(
+            "convert",
+            "Print the lines that run would send for Zipkin bodies.",
+            ("tracefwd convert spans.json", "tracefwd convert --profile wavefront-proxy - < spans"),
+            _add_convert,
+            _convert,
+        ),
+        Command(
+            "explain",
+            "Say what becomes of every field and tag of a Zipkin body, and why.",
+            ("tracefwd explain spans.json", "tracefwd explain --json - < spans.json"),
+            _add_explain,
+            _explain,
+        ),
+        Command(
+            "validate",
+            "Check a configuration and list all its mistakes; start nothing.",
+            ("tracefwd validate --config tracefwd.yaml",),
+            _add_validate,
+            _validate,
+        ),
+        Command(
+            "print-config",
+            "Print the effective configuration, secrets masked.",
+            ("tracefwd print-config --config tracefwd.yaml --origins",),
+            _add_print_config,
+            _print_config,
+        ),
+        Command(
+            "version",
+            "Print the version.",
+            ("tracefwd version --json",),
+            _add_json,
+            _version,
+        ),
+    )
+}
+
+
+# --- entry -----------------------------------------------------------------------------------
+
+_ABOUT = """Forwards an Istio mesh's Zipkin spans to Wavefront.
+
+commands:
+{commands}
+
+Options come from flags, over the environment (TRACEFWD_SECTION__KEY), over the file (--config), over the
+defaults; 'tracefwd print-config --origins' shows them all."""
+
+
+def _top_parser() -> Parser:
+    rows = "\n".join(f"  {command.name:14}{command.purpose}" for command in COMMANDS.values())
+    return Parser(
+        prog="tracefwd",
+        usage="tracefwd COMMAND [OPTIONS]",
+        description=_ABOUT.format(commands=rows),
+        epilog="example:\n  tracefwd demo --seconds 20\n\nexit codes: 0 fine, 1 failed, 2 usage or configuration",
+    )
+
+
+def command_parser(command: Command) -> Parser:
+    """Public for the tests and the README's table of commands."""
+    word = "example" if len(command.examples) == 1 else "examples"
+    parser = Parser(
+        prog=f"tracefwd {command.name}",
+        description=command.purpose,
+        epilog=f"{word}:\n" + "\n".join(f"  {example}" for example in command.examples),
+    )
+    command.add_arguments(parser)
+    return parser
+
+
+def _parse(argv: Sequence[str]) -> tuple[Command, argparse.Namespace] | int:
+    """The command and its arguments, or an exit code when help was all that was asked for."""
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        top = _top_parser()
+        top.print_help(sys.stdout if argv else sys.stderr)
+        return FINE if argv else USAGE
+    name = "version" if argv[0] == "--version" else argv[0]
+    command = COMMANDS.get(name)
+    if command is None:
+        raise UsageError("tracefwd", _unknown_command(name))
+    parser = command_parser(command)
+    try:
+        arguments, unknown = parser.parse_known_args(argv[1:])
+    except SystemExit:
+        # argparse has printed the help.
+        return FINE
+    if unknown:
+        raise UsageError(parser.prog, _unknown_argument(parser, unknown))
+    return command, arguments
+
+
+def _unknown_command(name: str) -> str:
+    import difflib
+
+    if name.startswith("-"):
+        return "the command comes first, then its flags"
+    near = difflib.get_close_matches(name, COMMANDS, n=1)
+    if near:
+        return f"there is no such command; did you mean {near[0]}?"
+    return f"there is no such command; commands are {', '.join(COMMANDS)}"
+
+
+def _unknown_argument(parser: Parser, unknown: Sequence[str]) -> str:
+    import difflib
+
+    flags = [text.partition("=")[0] for text in unknown if text.startswith("--")]
+    if not flags:
+        return "an argument is not understood; every value needs its flag"
+    known = list(dict.fromkeys(re.findall(r"--[a-z][a-z-]*", parser.format_usage())))
+    near = difflib.get_close_matches(flags[0], known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+    return f"there is no flag {flags[0]}; {hint}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code; nothing is raised for what a user, a file or the network did."""
+    try:
+        parsed = _parse(sys.argv[1:] if argv is None else argv)
+        if isinstance(parsed, int):
+            return parsed
+        command, arguments = parsed
+        code = command.execute(arguments)
+        sys.stdout.flush()
+    except UsageError as exc:
+        _complain([f"{exc.prog}: {exc}", f"'{exc.prog} --help' shows an example"])
+        return USAGE
+    except ConfigError as exc:
+        _complain([f"tracefwd: {problem}" for problem in exc.problems])
+        return USAGE
+    except TracefwdError as exc:
+        _complain([f"tracefwd: {line}" for line in str(exc).splitlines()])
+        return FAILED
+    except KeyboardInterrupt:
+        return FAILED
+    except BrokenPipeError:
+        # The reader of our output left (`| head`).  Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    return code
+
+
+def _complain(lines: Sequence[str]) -> None:
+    for line in lines:
+        print(line, file=sys.stderr)
+
+
+__all__ = ["COMMANDS", "Command", "Parser", "UsageError", "command_parser", "main"]

@@ -1,0 +1,92 @@
+"""``tracefwd validate``: says what ``run`` with the same arguments would say, and starts nothing.
+
+One tick per part of the configuration, its mistakes below it.  Exit code 2 for a mistake in the configuration, 1 when
+only a file that it names cannot be read now.
+"""
+
+import dataclasses
+import json
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tracefwd.errors import ConfigError
+from tracefwd.service.config import check_files, load
+from tracefwd.service.logs import colour_allowed
+from tracefwd.settings import Settings
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """A part that was looked at; fine when it has no problems."""
+
+    name: str
+    problems: list[str]
+
+    @property
+    def fine(self) -> bool:
+        return not self.problems
+
+
+_SECTIONS = tuple(item.name for item in dataclasses.fields(Settings))
+_SOURCES = {"file": "file", "environment": "environment"}
+
+
+def run(
+    file: Path | None, environ: Mapping[str, str], flags: Mapping[str, Any], *, as_json: bool
+) -> int:
+    """Prints to standard output; the exit code."""
+    try:
+        settings = load(file, environ, flags, runnable=True).settings
+    except ConfigError as exc:
+        checks = _grouped(exc.problems)
+        code = 2
+    else:
+        checks = [Check(name, []) for name in _SECTIONS]
+        files = Check("files", check_files(settings))
+        checks.append(files)
+        code = int(bool(files.problems))
+    if as_json:
+        rows = [dataclasses.asdict(check) | {"fine": check.fine} for check in checks]
+        print(json.dumps({"fine": not code, "checks": rows}, indent=2, ensure_ascii=False))
+    else:
+        _print(checks, file, code)
+    return code
+
+
+def _grouped(problems: list[str]) -> list[Check]:
+    """By section; sections without a problem are ticked only if the file could be read as a whole."""
+    groups: dict[str, list[str]] = {}
+    for problem in problems:
+        groups.setdefault(_group(problem), []).append(problem)
+    names = list(groups) if "file" in groups else [*_SECTIONS, *groups]
+    return [Check(name, groups.get(name, [])) for name in dict.fromkeys(names)]
+
+
+def _group(problem: str) -> str:
+    word = re.match(r"[A-Za-z_]*", problem)
+    name = word[0] if word else ""
+    if name in _SECTIONS:
+        return name
+    return _SOURCES.get(name, "flags" if problem.startswith("--") else "sections")
+
+
+def _print(checks: list[Check], file: Path | None, code: int) -> None:
+    colour = sys.stdout.isatty() and colour_allowed()
+    # A terminal without UTF-8 gets words.
+    signs = (sys.stdout.encoding or "").lower().startswith("utf")
+    tick, cross = ("✓", "✗") if signs else ("ok ", "bad")
+    if colour:
+        tick, cross = f"\x1b[32m{tick}\x1b[0m", f"\x1b[31m{cross}\x1b[0m"
+    print(f"configuration: {file or 'defaults, environment and flags'}")
+    for check in checks:
+        print(f"{tick if check.fine else cross} {check.name}")
+        for problem in check.problems:
+            print(f"    {problem}")
+    count = sum(len(check.problems) for check in checks)
+    print(f"{count} {'problem' if count == 1 else 'problems'}" if code else "valid")
+
+
+__all__ = ["Check", "run"]
