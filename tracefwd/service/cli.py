@@ -6,39 +6,32 @@
 """
 
 import argparse
-import math
 import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tracefwd.errors import ConfigError, StartError, TracefwdError
+from tracefwd.service.arguments import (
+    RUN_FLAGS,
+    Parser,
+    UsageError,
+    add_convert,
+    add_demo,
+    add_emulate,
+    add_explain,
+    add_gen,
+    add_json,
+    add_print_config,
+    add_run,
+    add_validate,
+)
 
 if TYPE_CHECKING:
     from tracefwd.service.config import Loaded
 
 FINE, FAILED, USAGE = 0, 1, 2
-
-
-class UsageError(TracefwdError):
-    """The command line cannot be understood; ``prog`` is whose ``--help`` would explain it."""
-
-    def __init__(self, prog: str, message: str) -> None:
-        super().__init__(message)
-        self.prog = prog
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse that raises instead of leaving, and takes no abbreviations: a later flag must not change a script."""
-
-    def __init__(self, **options: Any) -> None:
-        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
-        super().__init__(allow_abbrev=False, **options)
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(self.prog, message)
 
 
 class Command(NamedTuple):
@@ -51,136 +44,12 @@ class Command(NamedTuple):
     execute: Callable[[argparse.Namespace], int]
 
 
-# --- arguments -------------------------------------------------------------------------------
-
-_RUN_FLAGS = {
-    "--listen": ("HOST:PORT", "where Envoys post their spans (default 0.0.0.0:9411)"),
-    "--admin": ("HOST:PORT", "health, metrics, ledger (default 127.0.0.1:9412)"),
-    "--proxy-traces": ("URL", "the Wavefront proxy's trace port, http://HOST:30000"),
-    "--proxy-metrics": ("URL", "the Wavefront proxy's metrics port, http://HOST:2878"),
-    "--direct": ("URL", "direct ingestion instead of a proxy, https://INSTANCE.wavefront.com"),
-    "--token-file": ("FILE", "file with the API token"),
-    "--profile": ("NAME", "mapping profile: istio (default) or wavefront-proxy"),
-    "--workers": ("N", "processes that share the port (default 1)"),
-}
-
-
-def _add_config(parser: Parser) -> None:
-    parser.add_argument("--config", metavar="FILE", type=Path, help="YAML configuration")
-
-
-def _add_profile(parser: Parser) -> None:
-    metavar, text = _RUN_FLAGS["--profile"]
-    parser.add_argument("--profile", metavar=metavar, help=text)
-
-
-def _add_exact(parser: Parser) -> None:
-    parser.add_argument(
-        "--exact",
-        action="store_const",
-        const=True,
-        help="profile wavefront-proxy: copy the Java proxy's defects, too",
-    )
-
-
-def _add_json(parser: Parser) -> None:
-    parser.add_argument("--json", action="store_true", help="JSON on standard output")
-
-
-def _add_run(parser: Parser) -> None:
-    _add_config(parser)
-    # Values stay text here: the configuration checks them, and tells all mistakes together.
-    for flag, (metavar, text) in _RUN_FLAGS.items():
-        parser.add_argument(flag, metavar=metavar, help=text)
-    _add_exact(parser)
-
-
-def _add_demo(parser: Parser) -> None:
-    parser.add_argument("--seconds", metavar="N", type=_above_zero, help="end after N seconds")
-    parser.add_argument(
-        "--rate", metavar="R", type=_above_zero, default=500.0, help="spans per second (500)"
-    )
-
-
-def _add_gen(parser: Parser) -> None:
-    add = parser.add_argument
-    add("--to", metavar="URL", required=True, help="Zipkin endpoint, http://HOST:9411")
-    add(
-        "--rate",
-        metavar="SPANS_PER_SECOND",
-        type=_above_zero,
-        default=1000.0,
-        help="offered load, whatever the receiver does (1000)",
-    )
-    add("--seconds", metavar="N", type=_above_zero, default=10.0, help="how long (10)")
-    add("--connections", metavar="C", type=_count, default=16, help="like so many Envoys (16)")
-    add("--seed", metavar="S", type=int, default=1, help="same seed, same spans (1)")
-    _add_json(parser)
-
-
-def _add_emulate(parser: Parser) -> None:
-    add = parser.add_argument
-    add(
-        "--listen",
-        metavar="HOST:PORT",
-        default="127.0.0.1:2878",
-        help="metrics port, direct ingestion and queries (127.0.0.1:2878)",
-    )
-    add("--trace-listen", metavar="HOST:PORT", help="trace port")
-    add("--record", metavar="FILE", type=Path, help="append every accepted line to this file")
-    add("--version", metavar="V", default="current", help="imitate this proxy, such as 4.35")
-    add("--token-file", metavar="FILE", type=Path, help="demand this API token")
-
-
-def _add_convert(parser: Parser) -> None:
-    _add_config(parser)
-    _add_profile(parser)
-    _add_exact(parser)
-    parser.add_argument("files", metavar="FILE", nargs="+", help="Zipkin bodies; - is stdin")
-
-
-def _add_explain(parser: Parser) -> None:
-    _add_config(parser)
-    _add_profile(parser)
-    _add_json(parser)
-    parser.add_argument("file", metavar="FILE", help="a Zipkin body; - is stdin")
-
-
-def _add_validate(parser: Parser) -> None:
-    _add_run(parser)
-    _add_json(parser)
-
-
-def _add_print_config(parser: Parser) -> None:
-    _add_run(parser)
-    parser.add_argument(
-        "--format", choices=("yaml", "json"), default="yaml", help="yaml (default) or json"
-    )
-    parser.add_argument("--origins", action="store_true", help="where each value comes from")
-
-
-def _above_zero(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError("a number above zero is expected, such as 10")
-    return value
-
-
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text)):
-        raise argparse.ArgumentTypeError("a whole number above zero is expected, such as 10")
-    return int(text)
-
-
 # --- commands --------------------------------------------------------------------------------
 
 
 def _flags(arguments: argparse.Namespace) -> dict[str, Any]:
     """The given ones among the flags that are short for options, as typed."""
-    names = [*_RUN_FLAGS, "--exact"]
+    names = [*RUN_FLAGS, "--exact"]
     values = {name: getattr(arguments, name[2:].replace("-", "_"), None) for name in names}
     return {name: value for name, value in values.items() if value is not None}
 
@@ -310,63 +179,63 @@ COMMANDS: Mapping[str, Command] = {
                 "tracefwd run --direct https://example.wavefront.com --token-file /etc/tracefwd/token",
                 "tracefwd run --config tracefwd.yaml --workers 2",
             ),
-            _add_run,
+            add_run,
             _run,
         ),
         Command(
             "demo",
             "Run forwarder, Wavefront stand-in and synthetic traffic on this machine.",
             ("tracefwd demo --seconds 20",),
-            _add_demo,
+            add_demo,
             _demo,
         ),
         Command(
             "gen",
             "Post a mesh's spans at a steady rate, as Envoys do, and report the answers.",
             ("tracefwd gen --to http://127.0.0.1:9411 --rate 5000 --seconds 30 --json",),
-            _add_gen,
+            add_gen,
             _gen,
         ),
         Command(
             "emulate",
             "Run the Wavefront stand-in alone: strict about formats and limits.",
             ("tracefwd emulate --listen 127.0.0.1:2878 --trace-listen 127.0.0.1:30000",),
-            _add_emulate,
+            add_emulate,
             _emulate,
         ),
         Command(
             "convert",
             "Print the lines that run would send for Zipkin bodies.",
             ("tracefwd convert spans.json", "tracefwd convert --profile wavefront-proxy - < spans"),
-            _add_convert,
+            add_convert,
             _convert,
         ),
         Command(
             "explain",
             "Say what becomes of every field and tag of a Zipkin body, and why.",
             ("tracefwd explain spans.json", "tracefwd explain --json - < spans.json"),
-            _add_explain,
+            add_explain,
             _explain,
         ),
         Command(
             "validate",
             "Check a configuration and list all its mistakes; start nothing.",
             ("tracefwd validate --config tracefwd.yaml",),
-            _add_validate,
+            add_validate,
             _validate,
         ),
         Command(
             "print-config",
             "Print the effective configuration, secrets masked.",
             ("tracefwd print-config --config tracefwd.yaml --origins",),
-            _add_print_config,
+            add_print_config,
             _print_config,
         ),
         Command(
             "version",
             "Print the version.",
             ("tracefwd version --json",),
-            _add_json,
+            add_json,
             _version,
         ),
     )
