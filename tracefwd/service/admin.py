@@ -1,0 +1,129 @@
+"""The admin port: how tracefwd is doing, for probes, scrapers and people.
+
+Everything here is a read.  ``/livez`` says that the parent's loop runs, ``/readyz`` that every worker listens;
+neither depends on queues or backends, because a restart cures neither.  No page holds a secret: settings
+hold only the paths of secret files and are masked, samples of rejected spans are masked by the worker.
+"""
+
+import json
+import platform
+import socket
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from tracefwd import __version__
+from tracefwd.service import exposition
+
+if TYPE_CHECKING:
+    from tracefwd.service.supervisor import Service
+
+_INDEX = """\
+tracefwd {version}
+/livez      alive
+/readyz     all workers listen; ?verbose names the parts
+/metrics    Prometheus metrics
+/ledger     where every span has gone; ?verbose shows the workers
+/rejected   newest spans that can never be delivered, and why
+/config     effective settings and where each comes from
+/version    version
+"""
+
+
+class Admin:
+    """Pages of one service; serves from ``start`` to ``stop``."""
+
+    def __init__(self, service: "Service") -> None:
+        self._service = service
+        application = web.Application()
+        for path, page in {
+            "/": self._index,
+            "/livez": self._livez,
+            "/readyz": self._readyz,
+            "/metrics": self._metrics,
+            "/version": self._version,
+            "/config": self._config,
+            "/ledger": self._ledger,
+            "/rejected": self._rejected,
+        }.items():
+            application.router.add_get(path, page)
+        # A probe a second is no news.  Whoever reads while we stop gets a second to finish.
+        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
+
+    async def start(self, sock: socket.socket) -> None:
+        await self._runner.setup()
+        await web.SockSite(self._runner, sock).start()
+
+    async def stop(self) -> None:
+        await self._runner.cleanup()
+
+    async def _index(self, _: web.Request) -> web.Response:
+        return web.Response(text=_INDEX.format(version=__version__))
+
+    async def _livez(self, _: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def _readyz(self, request: web.Request) -> web.Response:
+        service = self._service
+        ready = service.ready
+        lines = ["ready" if ready else "draining" if service.draining else "not ready"]
+        if "verbose" in request.query:
+            lines += [
+                f"worker {slot.number}: {'listens' if slot.ready else 'does not listen'}"
+                for slot in service.slots
+            ]
+            lines += [
+                f"worker {number}: {problem} (does not count)"
+                for number, problems in service.problems().items()
+                for problem in problems
+            ]
+        return web.Response(status=200 if ready else 503, text="\n".join(lines) + "\n")
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        page = exposition.render(await self._service.samples())
+        return web.Response(body=page.encode(), headers={"Content-Type": exposition.CONTENT_TYPE})
+
+    async def _version(self, _: web.Request) -> web.Response:
+        loops = sorted({slot.loop for slot in self._service.slots if slot.loop})
+        return _json(
+            {
+                "version": __version__,
+                "python": platform.python_version(),
+                "workers": len(self._service.slots),
+                "event_loop": ", ".join(loops),
+            }
+        )
+
+    async def _config(self, _: web.Request) -> web.Response:
+        from tracefwd.service import config
+
+        loaded = self._service.loaded
+        shown = config.show(loaded.settings, loaded.origins, format="json", origins_shown=True)
+        return web.Response(text=shown, content_type="application/json")
+
+    async def _ledger(self, request: web.Request) -> web.Response:
+        whole = await self._service.ledger()
+        if "verbose" in request.query:
+            problems = self._service.problems()
+            whole["workers"] = [
+                {
+                    "slot": slot.number,
+                    "pid": slot.pid,
+                    "ready": slot.ready,
+                    "stale": slot.stale,
+                    "restarts": slot.restarts,
+                    "problems": problems.get(slot.number, []),
+                }
+                for slot in self._service.slots
+            ]
+        return _json(whole)
+
+    async def _rejected(self, _: web.Request) -> web.Response:
+        return _json(await self._service.rejected_samples())
+
+
+def _json(value: Any) -> web.Response:
+    return web.Response(
+        text=json.dumps(value, indent=2, ensure_ascii=False) + "\n",
+        content_type="application/json",
+    )

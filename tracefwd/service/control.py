@@ -1,0 +1,149 @@
+"""The channel between the parent and one worker: a socket pair that carries framed JSON messages.
+
+A frame is its length (4 bytes, big endian), then that many bytes of JSON: one message, told apart by its
+``type``.  The parent says ``start`` (once, first), ``ask`` and ``drain``; the worker says ``ready`` or
+``failed`` (once) and ``snapshot``, as an answer (with the ask's ``id``) or by itself (``id`` 0).
+
+1. Messages are handled where they are read, in one turn of the loop: a snapshot is never torn.
+2. End of file is a message, too: the other process is gone.
+3. No secret crosses the channel; settings hold only the paths of secret files.
+
+It must never wait: a worker that answers its parent slowly must not slow its intake.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+LOG = logging.getLogger(__name__)
+
+# A worker's exit code that tells the parent: starting again would fail again.
+EXIT_FAILED_TO_START = 3
+
+_LENGTH_BYTES = 4
+# A snapshot's largest part are limits.REJECT_SAMPLES_MAX samples of some 3 KiB; a frame above this is no
+# message of ours.
+FRAME_BYTES_MAX = 8 * 2**20
+# Above this the other side has not read for a while; what can be left unsaid is left unsaid.
+UNSENT_BYTES_MAX = 256 * 2**10
+
+
+class Start(Struct, tag_field="type", tag="start"):
+    """What a worker needs to know; ``settings`` is ``settings.Settings`` as JSON."""
+
+    slot: int
+    settings: msgspec.Raw
+
+
+class Ask(Struct, tag_field="type", tag="ask"):
+    """Answer at once with a snapshot that carries this id (1 and up), and ``rejected_samples`` if wanted."""
+
+    id: int
+    rejected: bool = False
+
+
+class Drain(Struct, tag_field="type", tag="drain"):
+    """Take leave within ``budget_s``; a second one with less hurries."""
+
+    budget_s: float
+
+
+class Ready(Struct, tag_field="type", tag="ready"):
+    """The worker listens.  ``loop`` names its event loop's implementation."""
+
+    loop: str
+
+
+class Failed(Struct, tag_field="type", tag="failed"):
+    """The worker could not start and is about to exit."""
+
+    message: str
+
+
+class Snapshot(Struct, tag_field="type", tag="snapshot"):
+    """A worker's whole account at one moment.
+
+    ``ledger`` is shaped as ``tally.empty_ledger``; ``samples`` are (metric, label values, value), as in
+    ``metrics.Samples``; ``rejected_samples`` are newest first and masked, ``None`` when nobody asked: masking
+    them takes milliseconds.
+    """
+
+    ledger: dict[str, Any]
+    samples: list[tuple[str, tuple[str, ...], int | float]]
+    rejected_samples: list[dict[str, str]] | None = None
+    problems: list[str] = []
+    id: int = 0
+
+
+FromParent = Start | Ask | Drain
+FromWorker = Ready | Failed | Snapshot
+
+Message = TypeVar("Message")
+
+
+class Channel(asyncio.Protocol, Generic[Message]):
+    """One end.  ``receive`` is called with each message; ``closed`` is set when the other end is gone.
+
+    A frame that cannot be read closes the channel: both sides are one version of one program, so it is a
+    bug, and whoever loses the channel knows how to leave.
+    """
+
+    def __init__(self, kind: Any, receive: Callable[[Message], None]) -> None:
+        self.closed = asyncio.Event()
+        self._decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(kind)
+        self._receive = receive
+        self._unread = bytearray()
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
+        self._transport = transport  # type: ignore[assignment]  # uvloop's is one by shape only
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self.closed.set()
+
+    def data_received(self, data: bytes) -> None:
+        self._unread += data
+        try:
+            while (frame := self._next_frame()) is not None:
+                self._receive(self._decoder.decode(frame))
+        except msgspec.MsgspecError:
+            LOG.exception("control channel closed: unreadable message")
+            self.close()
+
+    def send(self, message: Struct) -> None:
+        """Queue one message; without effect when the other end is gone."""
+        if self._transport is None:
+            return
+        frame = msgspec.json.encode(message)
+        assert len(frame) <= FRAME_BYTES_MAX, "a message is bounded by what it is made of"
+        self._transport.write(len(frame).to_bytes(_LENGTH_BYTES, "big") + frame)
+
+    @property
+    def congested(self) -> bool:
+        """Whether so much is unsent that a message that can wait should not be added."""
+        transport = self._transport
+        return transport is not None and transport.get_write_buffer_size() > UNSENT_BYTES_MAX
+
+    def close(self) -> None:
+        """Send what is queued, then close; ``closed`` is set when that is done."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def _next_frame(self) -> bytes | None:
+        if len(self._unread) < _LENGTH_BYTES:
+            return None
+        length = int.from_bytes(self._unread[:_LENGTH_BYTES], "big")
+        if length > FRAME_BYTES_MAX:
+            raise msgspec.DecodeError(f"a frame of {length} bytes")
+        end = _LENGTH_BYTES + length
+        if len(self._unread) < end:
+            return None
+        frame = bytes(self._unread[_LENGTH_BYTES:end])
+        del self._unread[:end]
+        return frame

@@ -1,0 +1,152 @@
+"""The parent's sum over its workers, living and dead.
+
+1. Every part is a whole snapshot, so every sum balances.
+2. Sums of counters never go backwards: when a worker dies, its last snapshot is added to a base.  What it
+   held is gone and becomes ``dropped{crash}``; its gauges go with it.
+3. What a worker did between its last snapshot and its death (at most a second's worth) is unknown: spans that
+   came in then are in no count, spans that were delivered then count as dropped.
+
+Pure.
+"""
+
+from typing import Any
+
+from tracefwd import ledger, metrics
+from tracefwd.ledger import Section
+from tracefwd.limits import REJECT_SAMPLES_MAX
+from tracefwd.model import Signal
+from tracefwd.service.control import Snapshot
+
+# Beside the top level, which counts spans for the primary target.
+SECTIONS = (Signal.SPAN_LOGS, Signal.POINTS, Signal.DISTRIBUTIONS)
+STATES = ("received", "delivered", "sampled_out", "blocked", "rejected", "dropped", "held")
+
+
+def empty_ledger() -> dict[str, Any]:
+    """The shape of every ledger, of a worker or of all."""
+    return {
+        **ledger.empty_section(),
+        **{signal.value: ledger.empty_section() for signal in SECTIONS},
+        "targets": {},
+    }
+
+
+def sections(whole: dict[str, Any]) -> dict[str, Section]:
+    """Every section of a ledger under a name for people: ``spans``, ``points``, ``targets.a.spans``."""
+    found: dict[str, Any] = {Signal.SPANS.value: whole}
+    found.update((signal.value, whole[signal.value]) for signal in SECTIONS)
+    for target, by_signal in whole["targets"].items():
+        found.update((f"targets.{target}.{name}", part) for name, part in by_signal.items())
+    return found
+
+
+def by_state(section: Section) -> dict[str, int]:
+    """A section with its reasons summed up."""
+    return {
+        **section,  # type: ignore[dict-item]  # the two mappings are replaced here
+        "rejected": sum(section["rejected"].values()),
+        "dropped": sum(section["dropped"].values()),
+    }
+
+
+def balance(whole: dict[str, Any]) -> tuple[bool, str]:
+    """Whether every section of the ledger balances, and one line that says so for its spans.
+
+    ``ledger balanced: received 12 = delivered 10 + rejected 2 (syntax 2)``, or what is missing where.
+    """
+    missing = {
+        name: gap for name, part in sections(whole).items() if (gap := ledger.imbalance(part))
+    }
+    terms = [f"delivered {whole['delivered']}"]
+    terms += [f"{state} {whole[state]}" for state in ("sampled_out", "blocked") if whole[state]]
+    for state in ("rejected", "dropped"):
+        if reasons := {reason: count for reason, count in whole[state].items() if count}:
+            detail = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
+            terms.append(f"{state} {sum(reasons.values())} ({detail})")
+    if whole["held"]:
+        terms.append(f"held {whole['held']}")
+    equation = f"received {whole['received']} {{}} {' + '.join(terms)}"
+    if not missing:
+        return True, "ledger balanced: " + equation.format("=")
+    gaps = ", ".join(f"{name} {gap:+d}" for name, gap in missing.items())
+    return False, f"ledger NOT balanced: missing {gaps}; {equation.format('≠')}"
+
+
+class Tally:
+    """The base of the dead plus the last snapshot of each living slot."""
+
+    def __init__(self) -> None:
+        self._base = empty_ledger()
+        self._base_samples: metrics.Samples = {}
+        self._base_rejected: list[dict[str, str]] = []
+        self._latest_rejected: dict[int, list[dict[str, str]]] = {}
+        self._latest: dict[int, Snapshot] = {}
+
+    def update(self, slot: int, snapshot: Snapshot) -> None:
+        self._latest[slot] = snapshot
+        if snapshot.rejected_samples is not None:
+            self._latest_rejected[slot] = snapshot.rejected_samples
+
+    def latest(self, slot: int) -> Snapshot | None:
+        return self._latest.get(slot)
+
+    def retire(self, slot: int) -> int:
+        """The slot's worker is dead: fold its last snapshot into the base.  Spans it held are returned."""
+        snapshot = self._latest.pop(slot, None)
+        if snapshot is None:
+            return 0
+        spans_held: int = snapshot.ledger["held"]
+        samples = _samples(snapshot, counters_only=True)
+        dropped = samples.setdefault("tracefwd_exporter_dropped_items_total", {})
+        for target, by_signal in snapshot.ledger["targets"].items():
+            for signal, part in by_signal.items():
+                if part["held"]:
+                    labels = (target, signal, "crash")
+                    dropped[labels] = dropped.get(labels, 0) + part["held"]
+        for part in sections(snapshot.ledger).values():
+            _crash(part)
+        ledger.add(self._base, snapshot.ledger)
+        metrics.add(self._base_samples, samples)
+        rejected = self._latest_rejected.pop(slot, [])
+        self._base_rejected = _newest_first(rejected + self._base_rejected)[:REJECT_SAMPLES_MAX]
+        return spans_held
+
+    def ledger(self) -> dict[str, Any]:
+        total = empty_ledger()
+        ledger.add(total, self._base)
+        for snapshot in self._latest.values():
+            ledger.add(total, snapshot.ledger)
+        return total
+
+    def samples(self) -> metrics.Samples:
+        total: metrics.Samples = {}
+        metrics.add(total, self._base_samples)
+        for snapshot in self._latest.values():
+            metrics.add(total, _samples(snapshot))
+        return total
+
+    def rejected_samples(self) -> list[dict[str, str]]:
+        """Newest first; of the dead, those that somebody asked for while they lived."""
+        living = [sample for part in self._latest_rejected.values() for sample in part]
+        return _newest_first(living + self._base_rejected)
+
+
+def _samples(snapshot: Snapshot, *, counters_only: bool = False) -> metrics.Samples:
+    """As a mapping; ``counters_only`` leaves out what a dead worker no longer has."""
+    found: metrics.Samples = {}
+    for name, labels, value in snapshot.samples:
+        metric = metrics.BY_NAME.get(name)
+        if counters_only and metric is not None and metric.kind == "gauge":
+            continue
+        found.setdefault(name, {})[labels] = value
+    return found
+
+
+def _newest_first(samples: list[dict[str, str]]) -> list[dict[str, str]]:
+    return sorted(samples, key=lambda sample: float(sample["at"]), reverse=True)
+
+
+def _crash(section: Section) -> None:
+    if section["held"]:
+        section["dropped"]["crash"] = section["dropped"].get("crash", 0) + section["held"]
+        section["held"] = 0
