@@ -13,6 +13,7 @@ TAG_KEY_LENGTH_MAX = 128
 TAG_VALUE_LENGTH_MAX = 128
 # A point's key and value together; above it the proxy refuses the point (WF-411).
 POINT_TAG_PAIR_LENGTH_MAX = 254
+POINT_SOURCE_LENGTH_MAX = 1_023
 POINT_NAME_LENGTH_MAX = 256
 POINT_TAGS_MAX = 20
 # The backend refuses a longer span log.
@@ -32,6 +33,12 @@ REJECT_SAMPLES_MAX = 64
 MEMO_ENTRIES_MAX = 8_192
 # JSON nesting that a body may have; deeper is an attack, Zipkin needs 5.
 JSON_DEPTH_MAX = 64
+# Rejected elements told apart in one body; what follows is one reject more.  A body of 16 MiB can hold eight
+# million elements such as `1`, and a thousand bad ones are no list of spans.
+REJECTS_PER_BODY_MAX = 1_000
+# Largest JSON span that is read leniently.  That builds an object for everything in it, up to 30 bytes
+# per byte of text; Envoy's spans are 1 KiB, and a larger well-formed one takes the strict way.
+LENIENT_SPAN_BYTES_MAX = 2**20
 
 # --- closed sets: label values must be bounded ------------------------------------------------
 REJECT_REASONS = frozenset(

@@ -125,6 +125,8 @@ class Pipeline:
         )
         if self._red is not None:
             self._red.observe(mapped.spans, now_us // 1_000_000)
+            if mapped.red_only:
+                self._red.observe(mapped.red_only, now_us // 1_000_000)
         for (_, targets), payloads in zip(self._outlets, plan.payloads, strict=False):
             for target in targets:
                 for payload in payloads:

@@ -19,7 +19,12 @@ from typing import Any
 import msgspec
 
 from tracefwd import naming
-from tracefwd.limits import MEMO_ENTRIES_MAX
+from tracefwd.limits import (
+    MEMO_ENTRIES_MAX,
+    POINT_NAME_LENGTH_MAX,
+    POINT_SOURCE_LENGTH_MAX,
+    POINT_TAG_PAIR_LENGTH_MAX,
+)
 from tracefwd.model import (
     Centroids,
     Heartbeat,
@@ -34,6 +39,16 @@ _encode_json = msgspec.json.encode
 # The Java reporter sends each heartbeat a second time under the name of the protocol.
 SECONDARY_COMPONENT = "zipkin"
 HEARTBEAT = "~component.heartbeat"
+_STEM_LENGTH_MAX = (
+    POINT_NAME_LENGTH_MAX - len("∆tracing.derived.") - len(".total_time.millis.count")
+)
+# What the Java reporter writes for a blank.
+_UNKNOWN = {
+    "application": "unknown_application",
+    "service": "unknown_service",
+    "operationName": "unknown_operation",
+    "source": "unknown_source",
+}
 
 
 def quoted(text: str) -> str:
@@ -172,14 +187,19 @@ class LineWriter:
         """Delta counters (zeros are not sent) and minute distributions, errors in their own."""
         counters: list[str] = []
         distributions: list[str] = []
+        unsendable = 0
         for point in points:
-            identity, operation, _, _, _ = point.key
+            identity, operation, kind, http_status, more = point.key
             stem = naming.clean_stem(identity.application, identity.service, operation)
-            tags = self._point_tags(point.key.identity, point.key.kind, point.key.http_status)
-            tags += f' "operationName"="{quoted(operation)}"' + "".join(
-                [tag(*pair) for pair in point.key.tags]
-            )
-            source = quoted(self._reporter or identity.source)
+            if not self._reporter:
+                # The tags tell series apart; a name that the backend refuses would lose them all.
+                stem = stem[:_STEM_LENGTH_MAX]
+            pairs = self._point_pairs(identity, kind, http_status, operation)
+            tags = _render_pairs((*pairs, *more))
+            source = quoted(self._reporter or identity.source or _UNKNOWN["source"])
+            if tags is None or len(source) > POINT_SOURCE_LENGTH_MAX:
+                unsendable += 1
+                continue
             for name, value in (
                 ("invocation.count", point.invocations),
                 ("error.count", point.errors),
@@ -192,36 +212,60 @@ class LineWriter:
             name = f'"tracing.derived.{stem}.duration.micros" source="{source}"{tags}'
             distributions += [f"{_bins(part)} {name}\n" for part in point.good]
             distributions += [f'{_bins(part)} {name} "error"="true"\n' for part in point.bad]
-        return [
+        payloads = [
             self._payload(signal, lines)
             for signal, lines in ((Signal.POINTS, counters), (Signal.DISTRIBUTIONS, distributions))
             if lines
         ]
+        if unsendable:
+            payloads.append(Payload(Signal.POINTS, b"", 0, unsendable))
+        return payloads
 
     def write_heartbeats(self, beats: Iterable[Heartbeat], now_s: int) -> list[Payload]:
         """Each component under its own name, and once more under the protocol's."""
         lines: dict[str, None] = {}
         for identity, kind, http_status, tags in beats:
             for component in (identity.component, SECONDARY_COMPONENT):
-                beat = identity._replace(component=component)
-                text = self._point_tags(beat, kind, http_status, source=False)
-                text += "".join([tag(*pair) for pair in tags])
+                pairs = _identity_pairs(identity._replace(component=component), kind, http_status)
+                text = _render_pairs((*pairs, *tags))
+                if text is None:
+                    continue
                 lines[f'"{HEARTBEAT}" 1 {now_s} source="{quoted(identity.source)}"{text}\n'] = None
         return [self._payload(Signal.POINTS, [*lines])] if lines else []
 
-    def _point_tags(
-        self, identity: Identity, kind: str, http_status: str, *, source: bool = True
-    ) -> str:
-        text = (
-            f' "application"="{quoted(identity.application)}" "service"="{quoted(identity.service)}"'
-            f' "cluster"="{quoted(identity.cluster)}" "shard"="{quoted(identity.shard)}"'
-            f' "component"="{quoted(identity.component)}" "span.kind"="{kind or "none"}"'
-        )
-        if http_status:
-            text += f' "http.status_code"="{quoted(http_status)}"'
-        if source and self._reporter:
-            text += f' "source"="{quoted(identity.source)}"'
-        return text
+    def _point_pairs(
+        self, identity: Identity, kind: str, http_status: str, operation: str
+    ) -> list[tuple[str, str]]:
+        pairs = _identity_pairs(identity, kind, http_status)
+        pairs.append(("operationName", operation))
+        if self._reporter:
+            pairs.append(("source", identity.source))
+        return pairs
+
+
+def _identity_pairs(identity: Identity, kind: str, http_status: str) -> list[tuple[str, str]]:
+    pairs = [
+        ("application", identity.application),
+        ("service", identity.service),
+        ("cluster", identity.cluster),
+        ("shard", identity.shard),
+        ("component", identity.component),
+        ("span.kind", kind or "none"),
+    ]
+    if http_status:
+        pairs.append(("http.status_code", http_status))
+    return pairs
+
+
+def _render_pairs(pairs: Iterable[tuple[str, str]]) -> str | None:
+    """Point tags as text; blanks by their stand-in's name, None if a pair is too long for any Wavefront."""
+    texts: list[str] = []
+    for key, value in pairs:
+        shown = value if value.strip() else _UNKNOWN.get(key, "none")
+        if len(key) + len(shown) > POINT_TAG_PAIR_LENGTH_MAX:
+            return None
+        texts.append(tag(key, shown))
+    return "".join(texts)
 
 
 def _bins(part: Centroids) -> str:
