@@ -42,6 +42,7 @@ class Receiver:
         self.gate.set()
         self.stall_s = 0.0
         self.stall_spans = 0
+        self.stall_blocking_s = 0.0
         self.closes_after_answer = False
         self.url = ""
 
@@ -68,6 +69,7 @@ class Receiver:
         if self.stall_s and number == 0:
             asyncio.get_running_loop().call_later(self.stall_s, self.gate.set)
         if self.stall_spans and self.spans == self.stall_spans:
+            time.sleep(self.stall_blocking_s)  # noqa: ASYNC251 - as a frozen machine does
             self.gate.set()
         await self.gate.wait()
         self.at_once -= 1
@@ -78,11 +80,12 @@ class Receiver:
         await writer.drain()
         return not self.closes_after_answer
 
-    def stall(self, *, seconds: float = 0.0, spans: int = 0) -> None:
+    def stall(self, *, seconds: float = 0.0, spans: int = 0, blocking_s: float = 0.0) -> None:
         """Answer nobody for so long after the first post, or until so many spans are there."""
         self.gate.clear()
         self.stall_s = seconds
         self.stall_spans = spans
+        self.stall_blocking_s = blocking_s
 
     @property
     def spans(self) -> int:
@@ -202,11 +205,11 @@ async def test_what_finds_no_connection_in_time_overflows(monkeypatch: pytest.Mo
 async def test_a_stall_of_the_senders_own_loses_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load, "POST_TIMEOUT_S", 0.3)
     async with receiving() as receiver:
-        # In the middle of the first post: nobody in this process gets a turn for two time-outs.
-        receiver.answer = lambda number: time.sleep(0.6 if number == 0 else 0) or ACCEPTED
-        report = await generate(options(receiver.url, rate=5_000))
-    assert report.complete
-    assert report.timeouts == 0
+        # Eight posts wait, then nobody in this process gets a turn for two time-outs, then all are answered.
+        receiver.stall(spans=40, blocking_s=0.6)
+        report = await generate(options(receiver.url, rate=400))
+    assert report.timeouts == report.unanswered == 0
+    assert report.acked == report.sent == receiver.spans
     assert report.latencies.max_s > 0.5
 
 
