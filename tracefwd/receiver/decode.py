@@ -1,0 +1,73 @@
+"""Tells the formats apart by content and hands the body to its reader.
+
+The content decides, because Envoy is not the only sender and content types are often wrong; the content type
+only sharpens what a refused client is told, and settles what the content leaves open.  Nothing here
+raises: a body without a readable span comes back with at least one reject that says what and where.
+"""
+
+from collections.abc import Callable
+
+from tracefwd.limits import REJECT_SAMPLE_BYTES_MAX
+from tracefwd.model import Decoded, Encoding, Reject
+from tracefwd.receiver import proto3, salvage
+from tracefwd.receiver.json_v2 import StrictReader
+
+Decode = Callable[[bytes, str], Decoded]
+"""``(inflated body, content-type or "") -> Decoded``; never raises, never waits."""
+
+TAKEN = "Zipkin JSON v2 or v1 (a list of spans) and Zipkin proto3 (a ListOfSpans) are taken"
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_JSON_BLANKS = b" \t\r\n"
+_BRACKETS = (b"[", b"{")
+_LIST_OF_SPANS = 0x0A
+# A Thrift list of structs in TBinary begins with the element's type (11 or 12) and four bytes of length.
+_THRIFT_FIRST = (0x0B, 0x0C)
+_GZIP = b"\x1f\x8b"
+
+
+def make_decode(proto_ids: str = "auto") -> Decode:
+    """``proto_ids``: ``receiver.proto_ids``, the byte order of span and parent ids in proto3 bodies."""
+    strict = StrictReader()
+    read_strict = strict.read
+    memo = proto3.Memo()
+
+    def decode(body: bytes, content_type: str) -> Decoded:
+        if body[:1] == b"[":
+            decoded = read_strict(body)
+            return salvage.read_body(body, 0, strict) if decoded is None else decoded
+        json_at = _json_at(body)
+        if json_at is not None:
+            decoded = read_strict(body[json_at:]) if body[json_at] == ord("[") else None
+            return salvage.read_body(body, json_at, strict) if decoded is None else decoded
+        if body[:1] == b"\n" or (body and "protobuf" in content_type.lower()):
+            return proto3.decode(body, proto_ids, memo)
+        return _refused(body, content_type.lower())
+
+    return decode
+
+
+def _json_at(body: bytes) -> int | None:
+    """Where a JSON list or object begins behind a byte order mark and blanks.
+
+    A newline is also the first byte of a proto3 list, but there a span's length and first field follow, and
+    no field of a span begins with a bracket or, after a blank, with another blank.
+    """
+    begin = len(_BYTE_ORDER_MARK) if body.startswith(_BYTE_ORDER_MARK) else 0
+    at = len(body) - len(body[begin:].lstrip(_JSON_BLANKS))
+    return at if body[at : at + 1] in _BRACKETS else None
+
+
+def _refused(body: bytes, content_type: str) -> Decoded:
+    if not body:
+        detail = f"the body is empty; {TAKEN}"
+    elif body[0] in _THRIFT_FIRST or "thrift" in content_type:
+        detail = f"Zipkin Thrift is not taken; {TAKEN}"
+    elif body.startswith(_GZIP):
+        detail = f"the body is gzip, but no Content-Encoding says so; {TAKEN}"
+    else:
+        claim = f", though its Content-Type says {content_type[:60]}" if content_type else ""
+        detail = f"the body is no list of spans{claim}; {TAKEN}"
+    encoding = Encoding.JSON_V2
+    reject = Reject("syntax", "byte 0", detail, body[:REJECT_SAMPLE_BYTES_MAX])
+    return Decoded(encoding, [], [reject])
