@@ -83,7 +83,7 @@ class Slot:
         """Have a worker in this slot until ``drain``.  Raises ``StartError`` if one cannot start."""
         loop = asyncio.get_running_loop()
         backoff_s = 0.0
-        while True:
+        while not self._draining.is_set():
             started_at = loop.time()
             cause, lost = await self._one_worker()
             if self._draining.is_set():

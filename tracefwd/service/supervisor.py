@@ -5,7 +5,8 @@
 3. Every read of the ledger asks all workers at once; each answers with one whole snapshot.
 4. The first worker that cannot start ends the whole service: the next one could not, either.
 
-Stop: not ready, workers drain (each within ``service.drain_timeout``), one line about the balance, exit.
+Stop: not ready, workers drain (each within ``service.drain_timeout``), one line about the balance, exit.  The
+admin port answers until the last worker has left.
 """
 
 import asyncio
@@ -74,7 +75,7 @@ class Service:
             raise
         loops = ", ".join(sorted({slot.loop for slot in self._slots}))
         LOG.info(
-            "ready: intake %s (%d workers on %s), admin %s",
+            "ready: intake %s (workers: %d, on %s), admin %s",
             self.intake_url,
             len(self._slots),
             loops,
@@ -95,15 +96,16 @@ class Service:
         self._draining = True
         for slot in self._slots:
             slot.drain(budget_s)
+        # Each lives on for as long as its worker accepts.  Kept open here, it would take connections that
+        # nobody serves: their clients would wait, when a refusal sends them to another replica.
+        for sock in self._sockets:
+            sock.close()
+        self._sockets.clear()
         if self._keepers:
             await asyncio.wait(self._keepers)
         if self._admin is not None:
             await self._admin.stop()
             self._admin = None
-        # Last of all: who waits at a listening socket is cut off when it closes.
-        for sock in self._sockets:
-            sock.close()
-        self._sockets.clear()
 
     def hurry(self) -> None:
         """Leave a drain no more than a moment."""
@@ -154,22 +156,18 @@ class Service:
         from tracefwd.service.admin import Admin
 
         settings = self.loaded.settings
-        self._sockets = [
-            *sockets.listen_shared(
-                settings.receiver.listen,
-                "receiver.listen",
-                flag="--listen",
-                count=settings.service.workers,
-            )
-        ]
-        slot_sockets = list(self._sockets)
+        self._sockets = sockets.listen_shared(
+            settings.receiver.listen,
+            "receiver.listen",
+            flag="--listen",
+            count=settings.service.workers,
+        )
         admin_socket = sockets.listen(settings.admin.listen, "admin.listen", flag="--admin")
-        self._sockets.append(admin_socket)
-        self.intake_url = sockets.url(slot_sockets[0])
+        self.intake_url = sockets.url(self._sockets[0])
         self.admin_url = sockets.url(admin_socket)
         self._admin = Admin(self)
         await self._admin.start(admin_socket)
-        for number, sock in enumerate(slot_sockets):
+        for number, sock in enumerate(self._sockets):
             slot = Slot(
                 number,
                 sock,
