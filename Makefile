@@ -9,7 +9,7 @@ BIN := .venv/bin
 DEMO_SECONDS ?= 15
 DEMO_RATE ?= 500
 
-.PHONY: demo test check format lock bench clean help
+.PHONY: demo test docs check format lock bench clean help
 
 help: ## what can be made here
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -47,6 +47,9 @@ $(BIN)/.sdk: $(BIN)/.dev tests/requirements-sdk.lock
 		>/dev/null 2>&1 || echo "The vendor's SDK could not be built (a C compiler is needed): its test will say that it skips."
 	touch $@
 
+docs: $(BIN)/.dev ## write the tables of the README
+	$(BIN)/python tests/docs.py
+
 lock: $(BIN)/.dev ## renew the locks from pyproject.toml
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-header \
@@ -55,6 +58,10 @@ lock: $(BIN)/.dev ## renew the locks from pyproject.toml
 		pyproject.toml --group dev -c deploy/requirements.lock -o tests/requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-header \
 		--extra sdk pyproject.toml -c deploy/requirements.lock -o tests/requirements-sdk.lock
+
+bench: $(BIN)/.dev ## where the microseconds go, then the whole service under load
+	$(BIN)/python tests/bench/stages.py
+	$(BIN)/python tests/bench/end_to_end.py
 
 clean: ## forget the environment
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
