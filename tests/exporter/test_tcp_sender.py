@@ -2,7 +2,10 @@ import asyncio
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from inspect import signature
+from typing import Any
 
 import pytest
 
@@ -40,8 +43,8 @@ class Reader:
         writer.close()
 
 
-@pytest.fixture
-async def port() -> AsyncIterator[Reader]:
+@asynccontextmanager
+async def reading() -> AsyncIterator[Reader]:
     reader = Reader()
     server = await asyncio.start_server(reader.serve, "127.0.0.1", 0)
     reader.url = f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}"
@@ -49,6 +52,12 @@ async def port() -> AsyncIterator[Reader]:
     server.close()
     for writer in reader.writers:
         writer.transport.abort()
+
+
+@pytest.fixture
+async def port() -> AsyncIterator[Reader]:
+    async with reading() as reader:
+        yield reader
 
 
 @pytest.fixture
@@ -148,3 +157,31 @@ async def test_closing_ends_the_connections(port: Reader, until: Until) -> None:
     await sender.close()
     await until(lambda: port.ended == 1)
     assert port.received == [LINES]
+
+
+@pytest.mark.parametrize(
+    "promise",
+    [
+        test_lines_arrive_over_one_kept_connection,
+        test_sends_at_the_same_time_have_connections_of_their_own,
+        test_a_batch_larger_than_every_buffer_arrives_whole,
+        test_a_connection_that_the_proxy_closed_is_not_written_to,
+        test_what_the_other_side_says_is_thrown_away,
+        test_a_proxy_that_stops_reading_is_a_time_out_and_its_connection_is_given_up,
+        test_a_connection_that_breaks_midway_is_tried_again,
+        test_closing_ends_the_connections,
+    ],
+)
+def test_it_holds_on_uvloop_too(promise: Callable[..., Awaitable[None]], until: Until) -> None:
+    """Its transports are written anew: pausing, closing and breaking are not asyncio's code."""
+    uvloop = pytest.importorskip("uvloop", reason="SKIPPED, NOT PROVED: TCP on uvloop")
+
+    async def run() -> None:
+        async with reading() as port:
+            sender = TcpSender(port.url, connect_timeout=2.0, request_timeout=2.0)
+            parts: dict[str, Any] = {"port": port, "sender": sender, "until": until}
+            await promise(**{name: parts[name] for name in signature(promise).parameters})
+            await sender.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run())

@@ -266,7 +266,8 @@ class Lane:
         """Two batches in its place, at the head; a single line has no halves and never passes."""
         batch = flight.batch
         if batch.items < 2:
-            self._rejected(flight, outcome)
+            refusal = Outcome(verdicts.REJECTED, outcome.reason, outcome.detail)
+            self._rejected(flight, refusal)
             return
         self._reached(flight)
         flight.route.returned(batch)

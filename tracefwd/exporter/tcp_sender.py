@@ -10,6 +10,7 @@ nothing on such a connection; whatever comes is thrown away, and its closing is 
 """
 
 import asyncio
+from typing import cast
 
 from tracefwd.exporter import verdicts
 from tracefwd.exporter.compress import plain
@@ -27,10 +28,10 @@ class _Connection(asyncio.Protocol):
         self._paused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # Not an assertion: uvloop's transports are of no asyncio class.
+        self._transport = cast("asyncio.Transport", transport)
         # Paused then means "not all taken", not "our buffer is more than half full".
-        transport.set_write_buffer_limits(high=0)
+        self._transport.set_write_buffer_limits(high=0)
 
     def data_received(self, data: bytes) -> None:
         """Thrown away: a proxy answers nothing, and another server's words would fill memory."""
