@@ -49,7 +49,7 @@ CATALOGUE: tuple[Metric, ...] = (
         "tracefwd_receiver_connections_closed_total",
         "counter",
         ("reason",),
-        "Connections that tracefwd closed (age, idle, slow_headers, slow_body, protocol, too_many, drain).",
+        "Connections that tracefwd closed (age, idle, slow_headers, slow_body, slow_reader, too_large, protocol, too_many, drain).",
     ),
     Metric(
         "tracefwd_receiver_accepted_spans_total",

@@ -1,0 +1,120 @@
+"""The intake's HTTP/1.1 server: a listening socket, its connections, and the one clock that sees to them.
+
+Envoys post five spans at a time over connections that they keep for hours, and send nothing twice: so the cost of
+one small request, and the way in which a connection ends, decide everything.  ``http_connection.py`` is the hot
+path, ``http_request.py`` reads requests, ``http_messages.py`` has the words, ``inflate.py`` undoes compression.
+
+Nothing here looks into a body or knows its format.  Host is ignored: clusters named ``outbound|9411||zipkin`` are real.
+"""
+
+import asyncio
+import random
+import socket
+from itertools import accumulate
+from math import inf
+
+from tracefwd import metrics
+from tracefwd.model import Ingest
+from tracefwd.receiver.http_connection import Connection, Intake
+from tracefwd.settings import ReceiverSettings
+
+# A mesh that restarts connects all at once; the kernel cuts this to its own somaxconn.
+_BACKLOG = 4_096
+# Deadlines are looked at four times per shortest timeout, but at least each second and at most every 5 ms: looking at
+# 20,000 connections takes about 4 ms.
+_SWEEP_S_MIN, _SWEEP_S_MAX = 0.005, 1.0
+# Connections of one age would all leave at once, and come back at once to whoever is up.
+_AGE_JITTER = 0.1
+
+
+class HttpReceiver:
+    """Serves one listening socket and counts what it serves.
+
+    ``ingest`` is called once per readable request, in the loop's thread.  ``seed`` feeds the jitter of
+    connection ages, nothing else.
+    """
+
+    def __init__(self, settings: ReceiverSettings, ingest: Ingest, *, seed: int = 0) -> None:
+        self._settings = settings
+        self._intake = Intake(settings, ingest)
+        self._random = random.Random(seed)  # noqa: S311 - spreads reconnections, guards nothing
+        self._server: asyncio.Server | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._drained_at = 0.0
+        age = settings.connection_age_max
+        self._age_max = age if age > 0 else inf
+        shortest = min(
+            settings.header_timeout, settings.body_timeout, settings.idle_timeout, self._age_max
+        )
+        self._sweep_s = min(max(shortest / 4, _SWEEP_S_MIN), _SWEEP_S_MAX)
+
+    async def start(self, sock: socket.socket) -> None:
+        """Serve on ``sock``, bound or listening; it is ours from now on, and ``drain`` closes it."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(self._connection, sock=sock, backlog=_BACKLOG)
+        self._sweep()
+
+    def drain(self) -> None:
+        """Stop accepting; from now on each connection's next answer is its last.  A second call does nothing."""
+        if self._intake.draining:
+            return
+        self._intake.draining = True
+        if self._server is not None:
+            self._server.close()
+            self._drained_at = asyncio.get_running_loop().time()
+        for connection in self._intake.connections:
+            connection.retire("drain")
+
+    async def stop(self, linger_s: float = 6.0) -> None:
+        """Drain, and return when every connection is closed.
+
+        Idle ones stay open until ``linger_s`` after the drain began: longer than Envoy's flush interval, so that no
+        post crosses a close.  Requests that have begun are answered; their time-outs bound that, but an answer
+        that is held for ever holds this for ever.  Cancelling it resets what is left.
+        """
+        self.drain()
+        nobody, connections = self._intake.nobody, self._intake.connections
+        try:
+            try:
+                async with asyncio.timeout_at(self._drained_at + linger_s):
+                    await nobody.wait()
+            except TimeoutError:
+                for connection in list(connections):
+                    connection.close_if_idle("drain")
+                await nobody.wait()
+        finally:
+            for connection in list(connections):
+                connection.abort()
+            if self._sweeper is not None:
+                self._sweeper.cancel()
+
+    def samples(self) -> metrics.Samples:
+        """What was counted so far, in the families of ``metrics.CATALOGUE``."""
+        intake = self._intake
+        duration = "tracefwd_receiver_request_duration_seconds"
+        edges = [f"{edge:g}" for edge in metrics.ANSWER_BUCKETS_S] + ["+Inf"]
+        sums = list(accumulate(intake.buckets))
+        answered: dict[tuple[str, ...], float] = {(str(c),): n for c, n in intake.codes.items()}
+        closed: dict[tuple[str, ...], float] = {(why,): n for why, n in intake.closed.items()}
+        return {
+            "tracefwd_receiver_requests_total": answered,
+            "tracefwd_receiver_request_bytes_total": {(): intake.bytes_read},
+            f"{duration}_bucket": {(edge,): n for edge, n in zip(edges, sums, strict=True)},
+            f"{duration}_sum": {(): intake.seconds},
+            f"{duration}_count": {(): sums[-1]},
+            "tracefwd_receiver_connections": {(): len(intake.connections) - intake.turned_away},
+            "tracefwd_receiver_connections_total": {(): intake.accepted},
+            "tracefwd_receiver_connections_closed_total": closed,
+        }
+
+    def _connection(self) -> Connection:
+        jitter = self._random.uniform(1 - _AGE_JITTER, 1 + _AGE_JITTER)
+        now = asyncio.get_running_loop().time()
+        return Connection(self._intake, retire_at=now + self._age_max * jitter)
+
+    def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for connection in list(self._intake.connections):
+            connection.look_at_clock(now)
+        self._sweeper = loop.call_later(self._sweep_s, self._sweep)

@@ -1,0 +1,399 @@
+"""One client's connection: bytes become calls of ``ingest``, its answers go back in order.
+
+1. Answers leave in the order of their requests; all that one read produced leave in one write.
+2. A request that was handed to ``ingest`` gets its answer: ``Connection: close`` stands only on a connection's
+   last one.  Only requests of which nothing was ingested go unanswered behind it (RFC 9112, 9.6).
+3. No answer is lost to a reset: after the last one we shut down our side, read on and discard, and close when
+   the client has, or after ``_LINGER_S``.
+4. Memory: the request being read (``http_request.py``), ``_HELD_MAX`` held answers plus those of one read, and a write
+   buffer of the transport's high-water mark plus the answers of one read.
+
+No request sets a timer or looks at the loop's clock: deadlines are set and kept by the receiver's sweep.
+"""
+
+import asyncio
+import logging
+from bisect import bisect_left
+from collections import Counter, deque
+from math import inf
+from time import perf_counter
+from typing import cast
+
+import httptools
+
+from tracefwd.errors import Malformed, TooLarge
+from tracefwd.metrics import ANSWER_BUCKETS_S
+from tracefwd.model import Answer, HeldAnswer, Ingest
+from tracefwd.receiver import http_messages as say
+from tracefwd.receiver.http_request import HEADERS, IDLE, RequestReader
+from tracefwd.receiver.inflate import inflate
+from tracefwd.settings import ReceiverSettings
+
+_log = logging.getLogger("tracefwd.receiver")
+
+# How long a client may take to close after our last answer; by then the answer has arrived or never will.
+_LINGER_S = 2.0
+# Answers that may wait for durability on one connection before we stop reading it; Envoy never has more than one.
+_HELD_MAX = 64
+# Connections being refused at the same time; further ones are reset without a word.
+_TURNED_AWAY_MAX = 256
+# A bug that shows in every request must not fill the disk.
+_LOG_INTERVAL_S = 60.0
+
+
+class Intake:
+    """What a receiver's connections share: options, the way in, and counts."""
+
+    def __init__(self, settings: ReceiverSettings, ingest: Ingest) -> None:
+        self.settings = settings
+        self.ingest = ingest
+        self.paths = say.served_paths(settings.paths)
+        self.draining = False
+        self.connections: set[Connection] = set()
+        # Of these, the ones that only get a 503.
+        self.turned_away = 0
+        self.nobody = asyncio.Event()
+        self.nobody.set()
+        self.accepted = 0
+        self.codes: Counter[int] = Counter()
+        self.closed: Counter[str] = Counter()
+        self.bytes_read = 0
+        # Answers by duration: one more bucket than edges.
+        self.buckets = [0] * (len(ANSWER_BUCKETS_S) + 1)
+        self.seconds = 0.0
+        self._failures_untold = 0
+        self._failure_told_at = -inf
+
+    def admit(self, connection: "Connection") -> bool:
+        """Count a new connection in; False when it is one too many."""
+        self.accepted += 1
+        full = len(self.connections) - self.turned_away >= self.settings.connections_max
+        self.connections.add(connection)
+        self.nobody.clear()
+        self.turned_away += full
+        return not full
+
+    def forget(self, connection: "Connection", *, turned_away: bool) -> None:
+        self.connections.discard(connection)
+        self.turned_away -= turned_away
+        if not self.connections:
+            self.nobody.set()
+
+    def observe(self, seconds: float) -> None:
+        self.buckets[bisect_left(ANSWER_BUCKETS_S, seconds)] += 1
+        self.seconds += seconds
+
+    def failed(self, error: BaseException | None) -> Answer:
+        """The answer for a bug of ours, told to the log once per interval."""
+        self._failures_untold += 1
+        now = perf_counter()
+        if now - self._failure_told_at >= _LOG_INTERVAL_S:
+            count, self._failures_untold, self._failure_told_at = self._failures_untold, 0, now
+            _log.error(
+                "%d request(s) failed inside tracefwd and got 500; this is the last one's reason",
+                count,
+                exc_info=error,
+            )
+        return say.OUR_FAULT
+
+
+class Connection(asyncio.Protocol):
+    """``retire_at`` is when, on the loop's clock, it has reached its age."""
+
+    __slots__ = (
+        "_arrived",
+        "_deadline",
+        "_eof",
+        "_flushing",
+        "_intake",
+        "_last",
+        "_lingering",
+        "_paused",
+        "_queue",
+        "_reader",
+        "_reason",
+        "_retire_at",
+        "_retiring",
+        "_stage",
+        "_stalled",
+        "_transport",
+        "_turned_away",
+    )
+
+    def __init__(self, intake: Intake, retire_at: float) -> None:
+        self._intake = intake
+        self._transport: asyncio.Transport | None = None
+        self._reader = RequestReader(intake.settings, intake.paths, self._serve, self._invite_body)
+        self._retire_at = retire_at
+        # The next answer ought to be the last: too old, or draining.
+        self._retiring = False
+        # Why it is we who close; "" when it is the client's wish.
+        self._reason = ""
+        self._turned_away = False
+        # (answer, manner, when its request was complete), in the order of requests.
+        self._queue: deque[tuple[Answer | HeldAnswer, int, float]] = deque()
+        # Nothing is read any more: what is in the queue is all that will be answered.
+        self._last = False
+        # All is said, and it is the client's turn to close.
+        self._lingering = False
+        self._eof = False
+        self._stalled = False
+        self._paused = False
+        self._flushing = False
+        self._arrived = 0.0
+        # On the loop's clock; 0 lets the next sweep set it, as does a change of the reader's stage.
+        self._deadline = 0.0
+        self._stage = 0
+
+    # What the transport tells.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        if not self._intake.admit(self):
+            self._turn_away(self._transport)
+        elif self._intake.draining:
+            self.retire("drain")
+
+    def data_received(self, data: bytes) -> None:
+        transport = self._transport
+        if self._last or transport is None:
+            return
+        self._arrived = perf_counter()
+        body = self._reader.express(data)
+        if body is not None and not self._queue and not self._retiring:
+            self._serve_express(body, transport)
+            return
+        try:
+            self._reader.feed(data)
+        except say.Refused as refused:
+            self._refuse(refused)
+        except httptools.HttpParserCallbackError as error:
+            self._refuse(say.Refused(self._intake.failed(error.__context__), "protocol"))
+        self._flush()
+        if len(self._queue) >= _HELD_MAX:
+            self._balance_reading()
+
+    def eof_received(self) -> bool:
+        """The client will send no more.  True keeps our side open for answers that are still held."""
+        self._eof = self._last = True
+        self._lingering = not self._queue
+        self._deadline = 0.0
+        return not self._lingering
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._reader.close()
+        self._transport = None
+        self._last = True
+        self._queue.clear()
+        self._intake.forget(self, turned_away=self._turned_away)
+
+    def pause_writing(self) -> None:
+        self._stalled = True
+        self._deadline = 0.0
+        self._balance_reading()
+
+    def resume_writing(self) -> None:
+        self._stalled = False
+        self._deadline = 0.0
+        self._balance_reading()
+
+    # What the receiver tells.
+
+    def retire(self, reason: str) -> None:
+        """Make the next answer the last one."""
+        self._retire_at = inf
+        if not self._retiring and not self._last:
+            self._retiring = True
+            self._reason = reason
+
+    def close_if_idle(self, reason: str) -> None:
+        """Close if no request has begun and no answer is owed; otherwise leave everything as it is."""
+        if self._reader.phase == IDLE and not self._queue and not self._last:
+            self._reason = reason
+            self._end()
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def look_at_clock(self, now: float) -> None:
+        if now >= self._retire_at:
+            self.retire("age")
+        stage = self._reader.stage
+        if self._deadline == 0.0 or stage != self._stage:
+            self._stage = stage
+            self._deadline = now + self._patience()
+        elif now >= self._deadline:
+            self._deadline = inf
+            self._expire()
+
+    def _patience(self) -> float:
+        """Seconds that the present state may last."""
+        settings, phase = self._intake.settings, self._reader.phase
+        if self._lingering:
+            return _LINGER_S
+        if self._stalled:
+            return settings.body_timeout
+        if self._paused or self._last:
+            return inf
+        if phase == IDLE:
+            return inf if self._queue else settings.idle_timeout
+        return settings.header_timeout if phase == HEADERS else settings.body_timeout
+
+    def _expire(self) -> None:
+        if self._lingering:
+            self.abort()
+        elif self._stalled:
+            self._intake.closed["slow_reader"] += 1
+            self.abort()
+        elif self._reader.phase == IDLE:
+            self.close_if_idle("idle")
+        else:
+            self._arrived = perf_counter()
+            headers = self._reader.phase == HEADERS
+            answer = say.LATE_HEADERS if headers else say.LATE_BODY
+            self._refuse(say.Refused(answer, "slow_headers" if headers else "slow_body"))
+            self._flush()
+
+    def _turn_away(self, transport: asyncio.Transport) -> None:
+        self._turned_away = True
+        self._reason = "too_many"
+        if self._intake.turned_away > _TURNED_AWAY_MAX:
+            self._last = True
+            self._intake.closed["too_many"] += 1
+            transport.abort()
+        else:
+            transport.write(say.render(say.FULL, 0, last=True))
+            self._end()
+
+    # What the reader tells.
+
+    def _serve(self, body: bytes) -> bool:
+        """Queue the answer to a request; False when it is the last one."""
+        reader = self._reader
+        self._intake.bytes_read += reader.size
+        answer = reader.refusal or self._answer_to(body)
+        self._last = reader.close_after or self._retiring
+        self._queue.append((answer, reader.manner, self._arrived))
+        if isinstance(answer, HeldAnswer) and answer.answer is None:
+            answer.when_released(self._flush_soon)
+        return not self._last
+
+    def _serve_express(self, body: bytes, transport: asyncio.Transport) -> None:
+        """``_serve`` where nothing is pending and nothing special: the usual answer leaves at once."""
+        intake = self._intake
+        answer = self._answer_to(body)
+        intake.bytes_read += len(body)
+        if isinstance(answer, HeldAnswer) or answer.status != 202 or answer.body:
+            self._queue.append((answer, 0, self._arrived))
+            if isinstance(answer, HeldAnswer):
+                answer.when_released(self._flush_soon)
+            self._flush()
+            return
+        transport.write(say.ACCEPTED)
+        intake.codes[202] += 1
+        intake.observe(perf_counter() - self._arrived)
+
+    def _answer_to(self, body: bytes) -> Answer | HeldAnswer:
+        intake, reader = self._intake, self._reader
+        try:
+            if reader.coding:
+                body = inflate(body, reader.coding, intake.settings.body_bytes_max)
+            return intake.ingest(body, reader.content_type)
+        except Malformed as error:
+            return Answer(400, f"{error}\n".encode())
+        except TooLarge:
+            return say.body_too_large(intake.settings.body_bytes_max).answer
+        except Exception as error:  # noqa: BLE001 - counted, logged and answered; the next request may fare better
+            return intake.failed(error)
+
+    def _invite_body(self) -> None:
+        self._queue.append((say.CONTINUE, 0, self._arrived))
+
+    # Answering.
+
+    def _refuse(self, refused: say.Refused) -> None:
+        """Answer the request that is being read, and read nothing more."""
+        reader = self._reader
+        manner = 0 if reader.phase == HEADERS else reader.manner
+        self._queue.append((refused.answer, manner, self._arrived))
+        self._reason = refused.reason
+        self._last = True
+        self._deadline = 0.0
+        reader.close()
+
+    def _flush_soon(self) -> None:
+        """A held answer was released: write once per turn of the loop, because whole groups are released at a time."""
+        if not self._flushing and self._transport is not None:
+            self._flushing = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Write every answer whose turn has come, all at once."""
+        self._flushing = False
+        queue, intake, transport = self._queue, self._intake, self._transport
+        out: list[bytes] = []
+        arrivals: list[float] = []
+        ended = False
+        while queue and transport is not None:
+            held, manner, arrived = queue[0]
+            answer = held.answer if isinstance(held, HeldAnswer) else held
+            if answer is None:
+                break
+            queue.popleft()
+            ended = not queue and (self._last or (self._retiring and self._reader.phase == IDLE))
+            if answer.status == 202 and not manner and not answer.body:
+                out.append(say.ACCEPTED_LAST if ended else say.ACCEPTED)
+            else:
+                out.append(say.render(answer, manner, last=ended))
+            if answer is not say.CONTINUE:
+                intake.codes[answer.status] += 1
+                arrivals.append(arrived)
+        if transport is None or not out:
+            return
+        transport.write(out[0] if len(out) == 1 else b"".join(out))
+        now = perf_counter()
+        for arrived in arrivals:
+            intake.observe(now - arrived)
+        if self._reader.phase == IDLE:
+            # What was owed no longer keeps it open; a body on its way keeps its own deadline.
+            self._deadline = 0.0
+        if ended:
+            self._end()
+        elif self._paused:
+            self._balance_reading()
+
+    def _end(self) -> None:
+        """Nothing more to say: shut down our side and wait for the client's (see ``_expire``)."""
+        self._last = True
+        if self._reason:
+            self._intake.closed[self._reason] += 1
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        self._lingering = True
+        self._deadline = 0.0
+        if self._eof:
+            transport.close()
+            return
+        try:
+            transport.write_eof()
+        except OSError:
+            # The client has reset the connection and the loop has yet to tell us.
+            transport.abort()
+            return
+        self._balance_reading()
+
+    def _balance_reading(self) -> None:
+        """Read only while answers can leave."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        pause = not self._lingering and (self._stalled or len(self._queue) >= _HELD_MAX)
+        if pause != self._paused:
+            self._paused = pause
+            self._deadline = 0.0
+            if pause:
+                transport.pause_reading()
+            else:
+                transport.resume_reading()
