@@ -28,6 +28,11 @@ def section(kind: type, doc: str) -> Any:
 @dataclass(frozen=True, kw_only=True)
 class ReceiverSettings:
     listen: str = option("0.0.0.0:9411", "Where Envoys post their spans.", unit="address")
+    trace_listen: str = option(
+        "",
+        "Also take Wavefront span lines and span logs here, over HTTP and TCP, as the proxy's traceListenerPorts.",
+        unit="address",
+    )
     paths: list[str] = option(
         [], "More paths that take spans, beside /api/v2/spans and /api/v1/spans."
     )
@@ -172,6 +177,15 @@ class MappingSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RulesSettings:
+    file: str = option(
+        "",
+        "The Wavefront proxy's preprocessor rules file for spans (and for points of the metrics path).",
+        unit="path",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class RedSettings:
     enabled: bool = option(True, "Derive RED metrics and heartbeats.")
     interval: float = option(60.0, "How often they are sent.", unit="duration")
@@ -204,6 +218,31 @@ class SamplingSettings:
     rate: float = option(
         1.0,
         "Share of traces to keep, by trace id with the Java proxy's formula; RED counts all spans.",
+    )
+    duration: float = option(
+        0.0,
+        "With a rate below 1, keep spans longer than this as well; without one, keep only them (traceSamplingDuration); 0 is off.",
+        unit="duration",
+    )
+    as_documented: bool = option(
+        True,
+        "Rate 0 keeps nothing, and duration works without a rate, as the Java proxy documents it; false (and always with mapping.exact) is what it does: rate 0 keeps 1 in 10,000, duration alone has no effect.",
+    )
+    keep_errors: bool = option(
+        False, "Keep spans that are errors whatever their rate; first within the ceiling."
+    )
+    keep_slow: float = option(
+        0.0,
+        "Keep spans longer than this whatever their rate; first within the ceiling; 0 is off.",
+        unit="duration",
+    )
+    rates: dict[str, dict[str, float]] = option(
+        {"applications": {}, "services": {}},
+        "Other rates than sampling.rate, per application (key APPLICATION) and per service (key APPLICATION/SERVICE); the service's win.",
+    )
+    spans_per_second_max: int = option(
+        0,
+        "Ceiling per worker: above it a lower share of the traces is kept, the same under the same load; debug spans always go, errors and slow spans (if they are kept) come first; 0 is none.",
     )
 
 
@@ -325,6 +364,9 @@ class Settings:
     mapping: MappingSettings = section(
         MappingSettings, "How a Zipkin span becomes a Wavefront span."
     )
+    rules: RulesSettings = section(
+        RulesSettings, "Changes to mapped spans, by an operator's rules."
+    )
     red: RedSettings = section(RedSettings, "RED metrics and heartbeats.")
     sampling: SamplingSettings = section(SamplingSettings, "Which spans are forwarded.")
     exporter: ExporterSettings = section(ExporterSettings, "Delivery.")
@@ -341,6 +383,7 @@ __all__ = [
     "ReceiverSettings",
     "RedSettings",
     "RetrySettings",
+    "RulesSettings",
     "SamplingSettings",
     "ServiceSettings",
     "Settings",

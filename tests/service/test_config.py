@@ -206,6 +206,27 @@ MISTAKES = {
     "section as text": ("red: 5", ["red (", "is a section", "series_max"]),
     "no value": ("receiver: {listen: }", ["receiver.listen", "has no value"]),
     "not a mapping": ("- a\n- b", ["is no mapping", "receiver"]),
+    "rate of a service": (
+        "sampling: {rates: {services: {a/b: 1.5}}}",
+        ["sampling.rates.services.a/b = '1.5'", "from 0 to 1"],
+    ),
+    "rate of half a service": (
+        "sampling: {rates: {services: {reviews: 0.5}}}",
+        ["sampling.rates.services.reviews", "APPLICATION/SERVICE"],
+    ),
+    "rates of something else": (
+        "sampling: {rates: {service: {a/b: 0.5}}}",
+        ["sampling.rates.service", "did you mean services?"],
+    ),
+    "rate as text": (
+        "sampling: {rates: {applications: {a: 10%}}}",
+        ["sampling.rates.applications.a = '10%'", "0.1 for 10%"],
+    ),
+    "rates as a list": ("sampling: {rates: [0.5]}", ["sampling.rates", "a mapping is expected"]),
+    "ceiling below zero": (
+        "sampling: {spans_per_second_max: -5}",
+        ["sampling.spans_per_second_max = '-5'", "at least 0"],
+    ),
     "range of rate": ("sampling: {rate: 1.5}", ["sampling.rate = '1.5'", "from 0 to 1"]),
     "zero count": ("red: {series_max: 0}", ["red.series_max = '0'", "above zero", "10000"]),
     "negative count": ("exporter: {concurrency: -1}", ["exporter.concurrency = '-1'"]),

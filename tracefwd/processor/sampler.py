@@ -1,36 +1,171 @@
 """Sampler: keep a span, or let it go.
 
-The rule is the Java proxy's, so that every replica, and a Java proxy beside us, keeps the same traces: the
-low 64 bits of the trace id as a signed number, its remainder by 10,000 without the sign, at most the rate times
-10,000.  (That keeps one trace in 10,000 at rate 0: the proxy's arithmetic, kept on purpose.)
-A debug span is always kept, because someone asked for it by name.
+In this order:
 
-Nothing is remembered.  RED counts spans whatever the answer here.
+1. A span that somebody asked for (``debug``) is kept, whatever else holds.
+2. The rate of its service, of its application, or of all keeps it by its trace's place (``sampler_rules.py``).
+3. What the rate would drop is kept if it is an error (``keep_errors``), or longer than ``duration`` or ``keep_slow``.
+4. The ceiling takes its share of what is left (``ceiling.py``), favoured spans (3) last.
+
+``duration`` is the proxy's: with a rate it adds the slow spans; without one *only* slow spans are kept.  So it is
+documented.  What the proxy really does is ``as_documented: false``, and always ``exact``: without a rate,
+``duration`` has no effect at all, and rate 0 keeps one trace in 10,000.  ``keep_slow`` only ever keeps more.
+
+RED counts spans whatever the answer here.  Nothing but the ceiling remembers anything, and that is load, not fate:
+``sift`` may be called for a request that is never committed.
 """
 
-from tracefwd.model import Sampler, Verdict, WavefrontSpan
+from collections.abc import Sequence
+from math import inf
+from typing import NamedTuple
+
+from tracefwd.model import Verdict, WavefrontSpan
+from tracefwd.processor.ceiling import ASKED, FAVOURED, OTHER, Ceiling
+from tracefwd.processor.sampler_rules import (
+    CEILING,
+    DURATION,
+    EVERYTHING,
+    NOTHING,
+    POLICIES,
+    RATE,
+    Line,
+    OwnRates,
+    distance,
+    line_of,
+)
 from tracefwd.settings import SamplingSettings
 
-_SCALE = 10_000
+
+class Sifted(NamedTuple):
+    """What a batch's spans came to: those to send, and how many each policy held back (None: none)."""
+
+    kept: list[WavefrontSpan]
+    out: dict[str, int] | None
 
 
-def make_sampler(settings: SamplingSettings) -> Sampler | None:
-    """None keeps everything, so that the usual case costs nothing."""
-    if settings.rate >= 1.0:
+class SpanSampler:
+    """Judges spans; one per worker, because of the ceiling."""
+
+    def __init__(
+        self,
+        *,
+        line: Line,
+        own_rates: OwnRates,
+        keep_errors: bool,
+        slow_ms: float,
+        ceiling: Ceiling | None,
+    ) -> None:
+        """``slow_ms``: longer spans are kept whatever their rate says; ``inf`` for none."""
+        self._line = line
+        self._own_rates = own_rates or None
+        self._keep_errors = keep_errors
+        self._slow_ms = slow_ms
+        self._ceiling = ceiling
+        self._counts = dict.fromkeys(POLICIES, 0)
+
+    def sift(self, spans: Sequence[WavefrontSpan], now_us: int) -> Sifted:
+        """Judge a batch.  Nothing is counted before ``count``."""
+        if self._ceiling is None and self._own_rates is None:
+            return self._sift_by_rate(spans)
+        judge = self.judge
+        if self._ceiling is not None:
+            self._ceiling.observe(now_us)
+            judge = self._judge_under_ceiling
+        kept: list[WavefrontSpan] = []
+        out: dict[str, int] = {}
+        for span in spans:
+            policy = judge(span)
+            if not policy:
+                kept.append(span)
+            else:
+                out[policy] = out.get(policy, 0) + 1
+        return Sifted(kept, out or None)
+
+    def _sift_by_rate(self, spans: Sequence[WavefrontSpan]) -> Sifted:
+        """``judge`` for each span, written out: two calls a span are half of its cost."""
+        line, policy = self._line
+        errors, slow_ms = self._keep_errors, self._slow_ms
+        kept: list[WavefrontSpan] = []
+        for span in spans:
+            low = int(span.trace_id[-16:], 16)
+            if low >= 0x8000000000000000:
+                low = 0x10000000000000000 - low
+            if (
+                low % 10_000 <= line
+                or (errors and span.error)
+                or span.duration_ms > slow_ms
+                or span.debug
+            ):
+                kept.append(span)
+        out = len(spans) - len(kept)
+        return Sifted(kept, {policy: out} if out else None)
+
+    def count(self, out: dict[str, int]) -> None:
+        """What a committed batch lost."""
+        for policy, number in out.items():
+            self._counts[policy] += number
+
+    def counts(self) -> dict[str, int]:
+        """Spans sampled out since the start, by policy."""
+        return dict(self._counts)
+
+    def judge(self, span: WavefrontSpan) -> str:
+        """The policy that lets the span go, or "" if it is kept; without the ceiling, which is a matter of load."""
+        line, policy = self._line_for(span)
+        if line >= EVERYTHING or (line >= 0 and distance(span.trace_id) <= line):
+            return ""
+        if span.debug or (span.error and self._keep_errors) or span.duration_ms > self._slow_ms:
+            return ""
+        return policy
+
+    def __call__(self, span: WavefrontSpan) -> Verdict:
+        """``judge`` as a verdict, for who has one span and no load: ``convert``, ``explain``."""
+        return Verdict.DROP if self.judge(span) else Verdict.KEEP
+
+    def _judge_under_ceiling(self, span: WavefrontSpan) -> str:
+        assert self._ceiling is not None
+        line, policy = self._line_for(span)
+        place = distance(span.trace_id)
+        if span.debug:
+            rank, line = ASKED, EVERYTHING
+        elif (span.error and self._keep_errors) or span.duration_ms > self._slow_ms:
+            rank, line = FAVOURED, EVERYTHING
+        elif place <= line:
+            rank = OTHER
+        else:
+            return policy
+        return "" if self._ceiling.admit(rank, place, line) else CEILING
+
+    def _line_for(self, span: WavefrontSpan) -> Line:
+        if self._own_rates is None:
+            return self._line
+        identity = span.identity
+        return self._own_rates.line(identity.application, identity.service, self._line)
+
+
+def make_sampler(settings: SamplingSettings, *, exact: bool = False) -> SpanSampler | None:
+    """None keeps everything, so that the usual case costs nothing.  ``exact`` is ``mapping.exact``."""
+    as_documented = settings.as_documented and not exact
+    line: Line = line_of(settings.rate, as_documented=as_documented), RATE
+    if settings.duration and settings.rate >= 1.0 and as_documented:
+        line = NOTHING, DURATION
+    own_rates = OwnRates(settings.rates, as_documented=as_documented)
+    limit = settings.spans_per_second_max
+    if line[0] >= EVERYTHING and not own_rates and not limit:
         return None
-    line = int(settings.rate * _SCALE)
+    slow = [_milliseconds(s) for s in (settings.duration, settings.keep_slow) if s]
+    return SpanSampler(
+        line=line,
+        own_rates=own_rates,
+        keep_errors=settings.keep_errors,
+        slow_ms=min(slow, default=inf),
+        ceiling=Ceiling(limit) if limit else None,
+    )
 
-    def sample(span: WavefrontSpan) -> Verdict:
-        if span.debug or distance(span.trace_id) <= line:
-            return Verdict.KEEP
-        return Verdict.DROP
 
-    return sample
+def _milliseconds(seconds: float) -> float:
+    """Exact for whole microseconds, which is how durations are written: 1.001 s are 1001 ms and no less."""
+    return round(seconds * 1_000_000) / 1_000
 
 
-def distance(trace_id: str) -> int:
-    """0..9999, the same for all spans of a trace."""
-    low = int(trace_id[-16:], 16)
-    if low >= 1 << 63:
-        low = (1 << 64) - low
-    return low % _SCALE
+__all__ = ["POLICIES", "Sifted", "SpanSampler", "distance", "make_sampler"]

@@ -20,7 +20,10 @@ from tracefwd.settings import Settings, TargetSettings
 _RANGES: dict[str, tuple[float, float]] = {
     "receiver.connection_age_max": (0, math.inf),  # 0 is never
     "receiver.header_bytes_max": (1024, 2**20),  # Envoy's own headers take about 500 bytes
+    "sampling.duration": (0, math.inf),  # 0 is off
     "sampling.rate": (0, 1),
+    "sampling.keep_slow": (0, math.inf),  # 0 is off, here and below
+    "sampling.spans_per_second_max": (0, math.inf),
     "service.drain_timeout": (0, math.inf),  # 0 drops at once, counted
     "service.workers": (1, 256),  # more than any machine's cores is a slip
     "red.centroids_max": (2, 10_000),
@@ -42,6 +45,7 @@ def check(settings: Settings, report: Report) -> None:
     _check_mapping(settings, report)
     _check_templates(settings, report)
     _check_rules(settings, report)
+    _check_sampling(settings, report)
     _check_targets(settings, report)
 
 
@@ -181,6 +185,17 @@ def _check_rules(settings: Settings, report: Report) -> None:
         except (IndexError, KeyError, ValueError):
             reason = "refers to a group that match does not have, or ends in a backslash; write \\1 for the first group"
             report.refuse(f"{key}.replace", reason, shown=rule["replace"])
+
+
+def _check_sampling(settings: Settings, report: Report) -> None:
+    for group, rates in settings.sampling.rates.items():
+        for name, rate in rates.items():
+            key = f"sampling.rates.{group}.{name}"
+            if group == "services" and not all(name.partition("/")):
+                report.refuse(key, "names no service; write APPLICATION/SERVICE: RATE")
+            elif not 0 <= rate <= 1 and not report.is_broken(key):
+                reason = "is out of range; write a value from 0 to 1"
+                report.refuse(key, reason, shown=str(rate))
 
 
 def _check_targets(settings: Settings, report: Report) -> None:

@@ -25,6 +25,7 @@ _KINDS: dict[Any, str] = {
     list[dict[str, str]]: "list of rules",
     list[TargetSettings]: "list of targets",
     dict[str, dict[str, dict[str, Any]]]: "mapping",
+    dict[str, dict[str, float]]: "mapping",
 }
 _UNITS = {"secret_path": "path of a secret", "url": "URL"}
 

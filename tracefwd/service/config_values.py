@@ -88,7 +88,8 @@ def _read_text(option: Option, node: Node, report: Report, key: str) -> Any:
 
 def _check_unit(option: Option, text: str) -> None:
     if option.unit == "address":
-        units.parse_address(text)
+        if text or option.default:  # an address that is not needed may be empty
+            units.parse_address(text)
     elif option.unit == "url" and text:
         units.check_url(text, _URL_EXAMPLES.get(option.key.rpartition(".")[2], _URL_ANY))
     elif option.unit in ("path", "secret_path") and ("\0" in text or "\n" in text):
@@ -273,6 +274,31 @@ def _read_override(node: Node, report: Report, key: str) -> dict[str, Any]:
     return values
 
 
+def _read_rates(option: Option, node: Node, report: Report, key: str) -> Any:
+    """{applications|services: {NAME: rate}}."""
+    if isinstance(node, Scalar) and node.text.lstrip().startswith("{"):
+        inner = read_text(node.text, f"{key} ({node.place})", None, report, lines=False)
+        node = inner if inner is not None else node
+    form = "write {applications: {NAME: 0.1}, services: {APPLICATION/SERVICE: 1.0}}"
+    if not isinstance(node, Table):
+        report.refuse(key, f"a mapping is expected; {form}")
+        return MISSING
+    rate = dataclasses.replace(option, kind=float, default=1.0)
+    values: dict[str, dict[str, float]] = {name: {} for name in option.default}
+    for group, names in node.entries.items():
+        if group not in values:
+            hint = did_you_mean(group, values)
+            report.refuse(f"{key}.{group}", f"unknown key; {hint}", place=names.place)
+        elif not isinstance(names, Table):
+            report.refuse(f"{key}.{group}", f"a mapping is expected; {form}", place=names.place)
+        else:
+            for name, child in names.entries.items():
+                value = read(rate, child, report, f"{key}.{group}.{name}")
+                if value is not MISSING:
+                    values[group][name] = value
+    return MISSING if report.is_broken(key) else values
+
+
 _Reader = Callable[[Option, Node, Report, str], Any]
 _READERS: dict[Any, _Reader] = {
     str: _read_text,
@@ -284,6 +310,7 @@ _READERS: dict[Any, _Reader] = {
     list[dict[str, str]]: _read_list,
     list[TargetSettings]: _read_list,
     dict[str, dict[str, dict[str, Any]]]: _read_overrides,
+    dict[str, dict[str, float]]: _read_rates,
 }
 
 __all__ = ["MISSING", "OVERRIDABLE", "read", "shown_value"]
