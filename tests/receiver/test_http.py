@@ -904,13 +904,31 @@ async def test_draining_ends_each_connection_behind_its_next_answer() -> None:
             assert not (await client.ask(chunked(b"[]"))).closes
         server.receiver.drain()
         server.receiver.drain()
-        with pytest.raises(OSError):
-            await server.connect()
+        clients.append(await server.connect())
         for client in clients:
             assert (await client.ask(chunked(b"[]"))).closes
             assert await client.ended()
-        assert server.closed("drain") == 3
-        assert len(server.got) == 6
+        assert server.closed("drain") == 4
+        assert len(server.got) == 7
+
+
+@both_loops
+async def test_while_stopping_who_connects_anew_gets_one_answer() -> None:
+    """An Envoy that was just told to close posts its next batch at once, and never again if it is refused."""
+    async with serving() as server:
+        client = await server.connect()
+        stopping = asyncio.ensure_future(server.receiver.stop(0.2))
+        await asyncio.sleep(0)
+        for _ in range(3):
+            reply = await client.ask(post())
+            assert (reply.status, reply.closes) == (202, True)
+            assert await client.ended()
+            client.close()
+            client = await server.connect()
+        client.close()
+        await stopping
+        with pytest.raises(OSError):
+            await server.connect()
 
 
 @both_loops

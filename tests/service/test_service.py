@@ -107,8 +107,9 @@ async def test_a_killed_worker_costs_no_more_than_it_held(emulator: Emulator) ->
     assert whole["delivered"] <= emulator.totals()["spans"]["accepted"] <= acknowledged
 
 
-async def test_a_drain_sees_kept_connections_off_and_takes_no_new_ones(emulator: Emulator) -> None:
-    async with Service(loaded(emulator)) as service, client() as session:
+async def test_a_drain_sees_everybody_off_with_an_answer(emulator: Emulator) -> None:
+    settings = loaded(emulator, **{"service.drain_timeout": "3s"})
+    async with Service(settings) as service, client() as session:
         answer = await post(session, service)
         assert answer is not None
         assert answer.get("connection", "").lower() != "close"
@@ -118,10 +119,14 @@ async def test_a_drain_sees_kept_connections_off_and_takes_no_new_ones(emulator:
             while answer is not None and answer.get("connection", "").lower() != "close":
                 answer = await post(session, service)
         assert answer is not None
+        async with client() as late:
+            answer = await post(late, service)
+        assert answer is not None
+        assert answer["connection"].lower() == "close"
         assert not stopping.done()
+        await stopping
         async with client() as late:
             assert await post(late, service) is None
-        await stopping
     whole = await service.ledger()
     assert whole["held"] == 0
     assert whole["delivered"] == whole["received"] == emulator.totals()["spans"]["accepted"]

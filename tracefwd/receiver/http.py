@@ -41,6 +41,7 @@ class HttpReceiver:
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._drained_at = 0.0
+        self._had_clients = False
         age = settings.connection_age_max
         self._age_max = age if age > 0 else inf
         shortest = min(
@@ -49,40 +50,45 @@ class HttpReceiver:
         self._sweep_s = min(max(shortest / 4, _SWEEP_S_MIN), _SWEEP_S_MAX)
 
     async def start(self, sock: socket.socket) -> None:
-        """Serve on ``sock``, bound or listening; it is ours from now on, and ``drain`` closes it."""
+        """Serve on ``sock``, bound or listening; it is ours from now on, and ``stop`` closes it."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(self._connection, sock=sock, backlog=_BACKLOG)
         self._sweep()
 
     def drain(self) -> None:
-        """Stop accepting; from now on each connection's next answer is its last.  A second call does nothing."""
+        """From now on each connection's next answer is its last.  A second call does nothing.
+
+        New ones are still taken, for one answer each: it is while we say goodbye that Envoys connect anew, and they
+        learn only later that they should do so elsewhere.  They send nothing twice, so a refusal would cost a post.
+        """
         if self._intake.draining:
             return
         self._intake.draining = True
-        if self._server is not None:
-            self._server.close()
-            self._drained_at = asyncio.get_running_loop().time()
+        self._drained_at = asyncio.get_running_loop().time()
+        self._had_clients = bool(self._intake.connections)
         for connection in self._intake.connections:
             connection.retire("drain")
 
     async def stop(self, linger_s: float = 6.0) -> None:
         """Drain, and return when every connection is closed.
 
-        Idle ones stay open until ``linger_s`` after the drain began: longer than Envoy's flush interval, so that no
-        post crosses a close.  Requests that have begun are answered; their time-outs bound that, but an answer
-        that is held for ever holds this for ever.  Cancelling it resets what is left.
+        The port and idle connections stay open until ``linger_s`` after the drain began: longer than Envoy's flush
+        interval, so that no post crosses a close.  If nobody was connected then, there is nobody to wait for.
+        Requests that have begun are answered; their time-outs bound that, but an answer that is held for ever holds
+        this for ever.  Cancelling it resets what is left.
         """
         self.drain()
-        nobody, connections = self._intake.nobody, self._intake.connections
+        connections = self._intake.connections
         try:
-            try:
-                async with asyncio.timeout_at(self._drained_at + linger_s):
-                    await nobody.wait()
-            except TimeoutError:
-                for connection in list(connections):
-                    connection.close_if_idle("drain")
-                await nobody.wait()
+            if self._had_clients:
+                lingers_until = self._drained_at + linger_s
+                await asyncio.sleep(lingers_until - asyncio.get_running_loop().time())
+            self._close_port()
+            for connection in list(connections):
+                connection.close_if_idle("drain")
+            await self._intake.nobody.wait()
         finally:
+            self._close_port()
             for connection in list(connections):
                 connection.abort()
             if self._sweeper is not None:
@@ -106,6 +112,11 @@ class HttpReceiver:
             "tracefwd_receiver_connections_total": {(): intake.accepted},
             "tracefwd_receiver_connections_closed_total": closed,
         }
+
+    def _close_port(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
 
     def _connection(self) -> Connection:
         jitter = self._random.uniform(1 - _AGE_JITTER, 1 + _AGE_JITTER)

@@ -96,8 +96,8 @@ class Service:
         self._draining = True
         for slot in self._slots:
             slot.drain(budget_s)
-        # Each lives on for as long as its worker accepts.  Kept open here, it would take connections that
-        # nobody serves: their clients would wait, when a refusal sends them to another replica.
+        # Each lives on for as long as its worker accepts.  Kept open here, it would then take connections that
+        # nobody serves.
         for sock in self._sockets:
             sock.close()
         self._sockets.clear()

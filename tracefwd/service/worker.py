@@ -51,7 +51,7 @@ LOG = logging.getLogger(__name__)
 
 PUSH_INTERVAL_S = 1.0
 # Envoy flushes every 5 s: a connection that was idle all that time gets one more post, and with its answer
-# the word to close.  Only while connections are open.
+# the word to close.  Only if anybody was connected when it began.
 LINGER_S = 6.5
 # What a target may take for closing when its budget is over, before it is cut off.
 CLOSE_S = 1.0
