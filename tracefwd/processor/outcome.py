@@ -2,7 +2,9 @@
 
 The ``error`` tag is read as Zipkin means it: there is an error when the tag is there, even empty; but somebody who
 writes ``false`` means false.  Envoy sets it for 5xx, for no answer at all and for some gRPC codes, never for 4xx, and
-not for a body that broke off half-way (flag UPE, status 200).  For gRPC the HTTP status is 200 whatever happened.  Pure.
+not for a body that broke off half-way (flag UPE, status 200).  For gRPC the HTTP status is 200 whatever happened.
+
+Pure.
 """
 
 from collections.abc import Mapping
