@@ -19,7 +19,7 @@ LAYERS = [
 ROOMS = {"receiver", "processor", "exporter", "emulator", "generator", "service"}
 # These do what their room does at the edge: sockets, clocks, files, logs.
 EDGES = {
-    "receiver": {"http", "connection", "inflate", "framing", "requests", "answers"},
+    "receiver": {"http", "http_connection"},
     "exporter": "*",
     "emulator": "*",
     "generator": "*",
@@ -56,8 +56,7 @@ def imports(path: Path) -> set[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             found.add(node.module)
-            if node.module == "tracefwd":
-                found |= {f"tracefwd.{alias.name}" for alias in node.names}
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
     return found
 
 

@@ -3,7 +3,8 @@
 Every tag of the input meets exactly one rule: it is kept (perhaps under another key, cut, masked), it becomes
 part of the span's identity, or it is left out for a stated reason.  The budget of 50 tags is spent in this
 order: identity and kind (the head), parent, what tells success from failure (``FIRST``), Istio's tags, then the
-rest as they came; what is over is left out and counted, and the tag ``tracefwd.repaired`` names the kinds of repair that changed facts.
+rest as they came; what is over is left out and counted, and the tag ``tracefwd.repaired`` names the kinds of
+repair that changed facts.
 
 Repairs (``limits.REPAIR_KINDS``) are counted into the mapping's dictionary.  Pure.
 """

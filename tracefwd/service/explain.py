@@ -254,6 +254,10 @@ def _binary(path: str, value: str, span: Span, out: WavefrontSpan) -> tuple[str,
     return "dropped", "not a text: version 1 tags are texts"
 
 
+def _no_tags(path: str, value: str, span: Span, out: WavefrontSpan) -> tuple[str, str]:
+    return "dropped", "not an object of texts"
+
+
 _JUDGES = {
     "traceId": _trace_id,
     "id": _span_id,
@@ -268,7 +272,7 @@ _JUDGES = {
     "binaryAnnotations": _binary,
     "debug": _debug,
     "shared": _shared,
-    "tags": lambda path, value, span, out: ("dropped", "not an object of texts"),
+    "tags": _no_tags,
 }
 
 
