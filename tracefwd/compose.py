@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from tracefwd.exporter.lines import LineWriter
-from tracefwd.model import Decoded, Mapper, Sampler
+from tracefwd.model import Decoded, Mapper
 from tracefwd.pipeline import Destination, Pipeline
 from tracefwd.processor.istio import make_istio_mapper
 from tracefwd.processor.red import RedAggregator
-from tracefwd.processor.sampler import make_sampler
+from tracefwd.processor.sampler import SpanSampler, make_sampler
 from tracefwd.processor.wavefront_proxy import make_wavefront_proxy_mapper
 from tracefwd.receiver.decode import make_decode
 from tracefwd.settings import Settings, TargetSettings
@@ -31,7 +31,7 @@ class Parts(NamedTuple):
 
     decode: Callable[[bytes, str], Decoded]
     mapper: Mapper
-    sampler: Sampler | None
+    sampler: SpanSampler | None
     red: RedAggregator | None
 
 
@@ -44,7 +44,7 @@ def make_parts(settings: Settings) -> Parts:
     return Parts(
         make_decode(proto_ids),
         _MAPPERS[profile](settings.mapping, settings.red),
-        make_sampler(settings.sampling),
+        make_sampler(settings.sampling, exact=settings.mapping.exact),
         RedAggregator(settings.red) if settings.red.enabled else None,
     )
 

@@ -30,13 +30,11 @@ from tracefwd.model import (
     RedPoint,
     RedWriter,
     Reject,
-    Sampler,
     Signal,
     SpanWriter,
-    Verdict,
-    WavefrontSpan,
 )
 from tracefwd.processor.red import RedAggregator
+from tracefwd.processor.sampler import SpanSampler
 from tracefwd.quarantine import Quarantine
 
 ACCEPTED = Answer(202)
@@ -63,11 +61,15 @@ class Destination(Protocol):
 
 
 class Plan(Struct, gc=False):
-    """Everything one request would change.  ``payloads`` are per writer, in the writers' order."""
+    """Everything one request would change.
+
+    ``sampled_out`` says which policy held back how many; ``payloads`` are per writer, in the writers' order.
+    """
 
     decoded: Decoded
     mapped: Mapped
     kept: int
+    sampled_out: dict[str, int] | None
     payloads: list[list[Payload]]
 
 
@@ -79,14 +81,14 @@ class Pipeline:
         *,
         decode: Callable[[bytes, str], Decoded],
         mapper: Mapper,
-        sampler: Sampler | None,
+        sampler: SpanSampler | None,
         red: RedAggregator | None,
         outlets: Sequence[tuple[Writer, Sequence[Destination]]],
         now_us: Callable[[], int],
     ) -> None:
         self._decode = decode
         self._map = mapper
-        self._sample = sampler
+        self._sampler = sampler
         self._red = red
         self._outlets = outlets
         self._writers = [writer for writer, _ in outlets]
@@ -108,9 +110,11 @@ class Pipeline:
         """Work out everything this request would change, and change nothing."""
         decoded = self._decode(body, content_type)
         mapped = self._map(decoded, now_us)
-        kept = mapped.spans if self._sample is None else self._sift(mapped.spans)
+        kept, sampled_out = mapped.spans, None
+        if self._sampler is not None:
+            kept, sampled_out = self._sampler.sift(mapped.spans, now_us)
         payloads = [writer.write(kept) for writer in self._writers] if kept else []
-        return Plan(decoded, mapped, len(kept), payloads)
+        return Plan(decoded, mapped, len(kept), sampled_out, payloads)
 
     def commit(self, plan: Plan, now_us: int) -> Answer | HeldAnswer:
         """Apply a plan.  No await in here: it happens whole, or not at all."""
@@ -120,6 +124,8 @@ class Pipeline:
         account.received += spans + mapped.blocked
         account.blocked += mapped.blocked
         account.sampled_out += spans - plan.kept
+        if plan.sampled_out is not None and self._sampler is not None:
+            self._sampler.count(plan.sampled_out)
         self._accepted[decoded.encoding] = self._accepted.get(decoded.encoding, 0) + len(
             decoded.spans
         )
@@ -136,11 +142,6 @@ class Pipeline:
         if decoded.rejects or mapped.rejects:
             return self._reject(decoded, mapped, now_us)
         return ACCEPTED
-
-    def _sift(self, spans: list[WavefrontSpan]) -> list[WavefrontSpan]:
-        """What the sampler keeps.  No sampler of ours defers yet; one that does holds its spans itself."""
-        assert self._sample is not None
-        return [span for span in spans if self._sample(span) is Verdict.KEEP]
 
     def _reject(self, decoded: Decoded, mapped: Mapped, now_us: int) -> Answer:
         rejects: list[Reject] = [*decoded.rejects, *mapped.rejects]
@@ -214,8 +215,11 @@ class Pipeline:
                 (k,): v for k, v in self._account.rejected.items()
             },
             "tracefwd_mapper_repairs_total": {(k,): v for k, v in self._repairs.items()},
-            "tracefwd_sampler_sampled_out_spans_total": {(): self._account.sampled_out},
         }
+        if self._sampler is not None:
+            samples["tracefwd_sampler_sampled_out_spans_total"] = {
+                (k,): v for k, v in self._sampler.counts().items()
+            }
         if self._red is not None:
             samples["tracefwd_red_active_series"] = {(): self._red.active}
             samples["tracefwd_red_series_limit"] = {(): self._red.series_max}
