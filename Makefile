@@ -9,7 +9,7 @@ BIN := .venv/bin
 DEMO_SECONDS ?= 15
 DEMO_RATE ?= 500
 
-.PHONY: demo test docs check format lock bench clean help
+.PHONY: demo test docs check format lock bench real-proxy clean help
 
 help: ## what can be made here
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -62,6 +62,9 @@ lock: $(BIN)/.dev ## renew the locks from pyproject.toml
 bench: $(BIN)/.dev ## where the microseconds go, then the whole service under load
 	$(BIN)/python tests/bench/stages.py
 	$(BIN)/python tests/bench/end_to_end.py
+
+real-proxy: $(BIN)/.run ## send everything through the real Wavefront proxy: JAR=PROXY.jar (tests/proxy/README.md)
+	$(BIN)/python tests/proxy/run.py --jar "$(JAR)" --java "$(or $(JAVA),java)"
 
 clean: ## forget the environment
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
