@@ -31,6 +31,7 @@ COMMANDS = [
     "explain",
     "validate",
     "print-config",
+    "import-conf",
     "version",
 ]
 

@@ -63,6 +63,12 @@ def add_json(parser: Parser) -> None:
 
 def add_run(parser: Parser) -> None:
     add_config(parser)
+    parser.add_argument(
+        "--wavefront-conf",
+        metavar="FILE",
+        type=Path,
+        help="a Wavefront proxy's own wavefront.conf, below everything else",
+    )
     # Values stay text here: the configuration checks them, and tells all mistakes together.
     for flag, (metavar, text) in RUN_FLAGS.items():
         parser.add_argument(flag, metavar=metavar, help=text)
@@ -133,6 +139,23 @@ def add_print_config(parser: Parser) -> None:
     parser.add_argument("--origins", action="store_true", help="where each value comes from")
 
 
+def add_import_conf(parser: Parser) -> None:
+    parser.add_argument("file", metavar="FILE", type=Path, help="the proxy's wavefront.conf")
+    parser.add_argument(
+        "--output", metavar="FILE", default="-", help="where to write; - is standard output (-)"
+    )
+
+
+def add_diff(parser: Parser) -> None:
+    places = "a file of lines, or the URL of a stand-in (http://HOST:PORT)"
+    parser.add_argument("a", metavar="A", help=places)
+    parser.add_argument("b", metavar="B", help="the same, to compare with")
+    parser.add_argument(
+        "--examples", metavar="N", type=_count, default=3, help="examples of each kind (3)"
+    )
+    add_json(parser)
+
+
 def _above_zero(text: str) -> float:
     try:
         value = float(text)
@@ -155,9 +178,11 @@ __all__ = [
     "UsageError",
     "add_convert",
     "add_demo",
+    "add_diff",
     "add_emulate",
     "add_explain",
     "add_gen",
+    "add_import_conf",
     "add_json",
     "add_print_config",
     "add_run",

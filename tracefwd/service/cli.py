@@ -19,9 +19,11 @@ from tracefwd.service.arguments import (
     UsageError,
     add_convert,
     add_demo,
+    add_diff,
     add_emulate,
     add_explain,
     add_gen,
+    add_import_conf,
     add_json,
     add_print_config,
     add_run,
@@ -57,7 +59,9 @@ def _flags(arguments: argparse.Namespace) -> dict[str, Any]:
 def _load(arguments: argparse.Namespace, *, runnable: bool = False) -> "Loaded":
     from tracefwd.service.config import load
 
-    return load(arguments.config, os.environ, _flags(arguments), runnable=runnable)
+    conf = getattr(arguments, "wavefront_conf", None)
+    flags = _flags(arguments)
+    return load(arguments.config, os.environ, flags, wavefront_conf=conf, runnable=runnable)
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -67,6 +71,11 @@ def _run(arguments: argparse.Namespace) -> int:
     unreadable = check_files(loaded.settings)
     if unreadable:
         raise StartError("\n".join(unreadable))
+    if loaded.wavefront is not None:
+        from tracefwd.service import import_conf, logs
+
+        logs.configure(loaded.settings.service)
+        import_conf.log_account(loaded.wavefront, loaded.origins)
     from tracefwd.service import supervisor
 
     return supervisor.run(loaded)
@@ -124,10 +133,24 @@ def _explain(arguments: argparse.Namespace) -> int:
     return explain.run(loaded, arguments.file, arguments.json)
 
 
+def _diff(arguments: argparse.Namespace) -> int:
+    from tracefwd.service import diff
+
+    return diff.run(
+        arguments.a, arguments.b, as_json=arguments.json, examples_max=arguments.examples
+    )
+
+
 def _validate(arguments: argparse.Namespace) -> int:
     from tracefwd.service import validate
 
-    return validate.run(arguments.config, os.environ, _flags(arguments), as_json=arguments.json)
+    return validate.run(
+        arguments.config,
+        os.environ,
+        _flags(arguments),
+        wavefront_conf=arguments.wavefront_conf,
+        as_json=arguments.json,
+    )
 
 
 def _print_config(arguments: argparse.Namespace) -> int:
@@ -141,7 +164,17 @@ def _print_config(arguments: argparse.Namespace) -> int:
         origins_shown=arguments.origins,
     )
     sys.stdout.write(text)
+    if loaded.wavefront is not None:
+        # Not on standard output: that is the configuration, and loads again.
+        account = loaded.wavefront.account(loaded.origins)
+        _complain([f"wavefront.conf, {remark.sentence}" for remark in account])
     return FINE
+
+
+def _import_conf(arguments: argparse.Namespace) -> int:
+    from tracefwd.service import import_conf
+
+    return import_conf.run(arguments.file, arguments.output)
 
 
 def _version(arguments: argparse.Namespace) -> int:
@@ -218,6 +251,16 @@ COMMANDS: Mapping[str, Command] = {
             _explain,
         ),
         Command(
+            "diff",
+            "Compare two recordings of lines and explain every difference.",
+            (
+                "tracefwd diff java.jsonl tracefwd.jsonl",
+                "tracefwd diff --json http://127.0.0.1:2878 http://127.0.0.1:12878",
+            ),
+            add_diff,
+            _diff,
+        ),
+        Command(
             "validate",
             "Check a configuration and list all its mistakes; start nothing.",
             ("tracefwd validate --config tracefwd.yaml",),
@@ -230,6 +273,15 @@ COMMANDS: Mapping[str, Command] = {
             ("tracefwd print-config --config tracefwd.yaml --origins",),
             add_print_config,
             _print_config,
+        ),
+        Command(
+            "import-conf",
+            "Write the configuration that equals a Wavefront proxy's wavefront.conf, and say what became of its lines.",
+            (
+                "tracefwd import-conf /etc/wavefront/wavefront-proxy/wavefront.conf --output tracefwd.yaml",
+            ),
+            add_import_conf,
+            _import_conf,
         ),
         Command(
             "version",
@@ -249,8 +301,8 @@ _ABOUT = """Forwards an Istio mesh's Zipkin spans to Wavefront.
 commands:
 {commands}
 
-Options come from flags, over the environment (TRACEFWD_SECTION__KEY), over the file (--config), over the
-defaults; 'tracefwd print-config --origins' shows them all."""
+Options come from flags, over the environment (TRACEFWD_SECTION__KEY), over the file (--config), over a Wavefront
+proxy's file (--wavefront-conf), over the defaults; 'tracefwd print-config --origins' shows them all."""
 
 
 def _top_parser() -> Parser:

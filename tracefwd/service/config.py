@@ -1,14 +1,15 @@
-"""Fills the option tree once, from defaults, file, environment and flags, or lists everything that is wrong.
+"""Fills the option tree once, from defaults, files, environment and flags, or lists everything that is wrong.
 
-1. Flags go over the environment, that over the file, that over the defaults; a list counts as one value.
+1. Flags go over the environment, that over the file, that over a Wavefront proxy's ``wavefront.conf``, that over the
+   defaults; a list counts as one value.
 2. Environment: ``TRACEFWD_SECTION__KEY``, nested with ``__``; lists as YAML or JSON text.  Variables without ``__``
    are not ours: Kubernetes itself sets ``TRACEFWD_PORT`` and the like beside a Service called tracefwd.
 3. Unknown keys, wrong types and bare numbers are errors in every layer, also where a higher layer wins.
-4. Nothing is opened but the configuration file: secrets stay in their files until somebody needs them.
+4. Nothing is opened but the configuration files: secrets stay in their files until somebody needs them.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from tracefwd.service.config_options import build, catalogue, section_names
 from tracefwd.service.config_report import Report, did_you_mean, nearest
 from tracefwd.service.config_show import OptionRow, option_rows, show
 from tracefwd.service.config_values import MISSING, read
+from tracefwd.service.wavefront_conf import WavefrontConf
+from tracefwd.service.wavefront_layer import ConfLayer
 from tracefwd.settings import Settings
 
 ENVIRONMENT_PREFIX = "TRACEFWD_"
@@ -43,10 +46,11 @@ _TARGET_FLAGS = {
 
 @dataclass(frozen=True)
 class Loaded:
-    """``origins``: dotted key -> "default", "file X", "environment TRACEFWD_…" or "flag --…"."""
+    """``origins``: dotted key -> "default", "wavefront.conf X:LINE", "file X", "environment TRACEFWD_…", "flag --…"."""
 
     settings: Settings
     origins: dict[str, str]
+    wavefront: WavefrontConf | None = field(default=None, repr=False)
 
 
 def load(
@@ -54,6 +58,7 @@ def load(
     environ: Mapping[str, str],
     flags: Mapping[str, Any],
     *,
+    wavefront_conf: Path | None = None,
     runnable: bool = False,
 ) -> Loaded:
     """``flags`` are keyed as typed (``--listen``) or by dotted key; None is a flag that was not given.
@@ -63,25 +68,36 @@ def load(
     report = Report()
     values: dict[str, Any] = {}
     origins = dict.fromkeys(catalogue(), "default")
+    given = {name: value for name, value in flags.items() if value is not None}
+    conf = None
+    if wavefront_conf is not None:
+        target = {name: given[name] for name in _TARGET_FLAGS if name in given}
+        conf = ConfLayer(wavefront_conf, target, report)
+        for key, value, origin in conf.values():
+            values[key], origins[key] = value, origin
+        given = {name: value for name, value in given.items() if name not in conf.taken_flags}
     for layer in (
         _file_layer(file, environ, report),
         _environment_layer(environ, report),
-        _flag_layer(flags, report),
+        _flag_layer(given, report),
     ):
         for key, node, origin in layer:
             value = read(catalogue()[key], node, report)
             if value is not MISSING:
                 values[key] = value
                 origins[key] = origin
+    if conf is not None:
+        conf.check(origins, runnable=runnable)
     settings: Settings = build(Settings, values)
     config_checks.check(settings, report)
     # A file that could not be read may have had targets.
     unread = any(key.startswith("file ") for key in report.broken)
+    unread = unread or f"wavefront.conf {wavefront_conf}" in report.broken
     if runnable and not unread and not report.is_broken("exporter.targets"):
         report.problems += check_runnable(settings)
     if report.problems:
         raise ConfigError(report.problems)
-    return Loaded(settings, origins)
+    return Loaded(settings, origins, conf.conf if conf is not None else None)
 
 
 _Layer = Iterator[tuple[str, Node, str]]
@@ -163,7 +179,7 @@ def _variable_hint(variable: str, names: Mapping[str, str]) -> str:
 
 
 def _flag_layer(flags: Mapping[str, Any], report: Report) -> _Layer:
-    given = {name: value for name, value in flags.items() if value is not None}
+    given = dict(flags)
     target = {name: given.pop(name) for name in _TARGET_FLAGS if name in given}
     for name, value in given.items():
         key = FLAG_KEYS.get(name, name)

@@ -92,6 +92,11 @@ def _check_relations(settings: Settings, report: Report) -> None:
 
 
 def _check_intake(settings: Settings, report: Report) -> None:
+    lines = settings.receiver.trace_listen
+    # Port 0 is another one each time.
+    if lines in (settings.receiver.listen, settings.admin.listen) and not lines.endswith(":0"):
+        reason = "is taken by receiver.listen or admin.listen; give span lines a port of their own"
+        report.refuse("receiver.trace_listen", reason, shown=lines)
     for index, path in enumerate(settings.receiver.paths):
         key = f"receiver.paths[{index}]"
         if not _PATH.fullmatch(path):

@@ -118,14 +118,15 @@ def _yaml_lines(tree: dict[str, Any], indent: str) -> list[str]:
         if isinstance(child, dict):
             lines += [f"{indent}{name}:", *_yaml_lines(child, f"{indent}  ")]
             continue
-        head, *rest = _yaml_leaf(name, child.value)
+        head, *rest = yaml_leaf(name, child.value)
         # An origin holds a path or a variable's name; a line break in it must not become YAML.
         comment = "" if child.origin is None else "  # " + ascii(child.origin)[1:-1]
         lines += [f"{indent}{head}{comment}", *(f"{indent}{line}" for line in rest)]
     return lines
 
 
-def _yaml_leaf(name: str, value: Any) -> list[str]:
+def yaml_leaf(name: str, value: Any) -> list[str]:
+    """``name: value`` as lines of YAML that load to the same value; a comment may be put behind the first."""
     import yaml
 
     # Wide, so that no text is folded: a folded text would take the comment into itself.
@@ -162,4 +163,4 @@ def _escaped(value: Any) -> Any:
     return value
 
 
-__all__ = ["OptionRow", "option_rows", "show", "written_value"]
+__all__ = ["OptionRow", "option_rows", "show", "written_value", "yaml_leaf"]

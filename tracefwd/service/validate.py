@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tracefwd.errors import ConfigError
-from tracefwd.service.config import check_files, load
+from tracefwd.service.config import Loaded, check_files, load
 from tracefwd.service.logs import colour_allowed
 from tracefwd.settings import Settings
 
@@ -31,29 +31,49 @@ class Check:
 
 
 _SECTIONS = tuple(item.name for item in dataclasses.fields(Settings))
-_SOURCES = {"file": "file", "environment": "environment"}
+_SOURCES = {"file": "file", "environment": "environment", "wavefront": "wavefront.conf"}
 
 
 def run(
-    file: Path | None, environ: Mapping[str, str], flags: Mapping[str, Any], *, as_json: bool
+    file: Path | None,
+    environ: Mapping[str, str],
+    flags: Mapping[str, Any],
+    *,
+    wavefront_conf: Path | None = None,
+    as_json: bool,
 ) -> int:
     """Prints to standard output; the exit code."""
+    account: list[str] = []
     try:
-        settings = load(file, environ, flags, runnable=True).settings
+        loaded = load(file, environ, flags, wavefront_conf=wavefront_conf, runnable=True)
     except ConfigError as exc:
         checks = _grouped(exc.problems)
         code = 2
     else:
         checks = [Check(name, []) for name in _SECTIONS]
-        files = Check("files", check_files(settings))
+        files = Check("files", check_files(loaded.settings))
         checks.append(files)
+        account = _account(loaded)
         code = int(bool(files.problems))
     if as_json:
         rows = [dataclasses.asdict(check) | {"fine": check.fine} for check in checks]
-        print(json.dumps({"fine": not code, "checks": rows}, indent=2, ensure_ascii=False))
+        tree: dict[str, Any] = {"fine": not code, "checks": rows}
+        if wavefront_conf is not None:
+            tree["wavefront_conf"] = account
+        print(json.dumps(tree, indent=2, ensure_ascii=False))
     else:
-        _print(checks, file, code)
+        given = " and ".join(str(path) for path in (wavefront_conf, file) if path is not None)
+        _print(checks, given, code)
+        for sentence in account:
+            print(f"wavefront.conf, {sentence}")
     return code
+
+
+def _account(loaded: Loaded) -> list[str]:
+    """What became of every line of the Wavefront proxy's file."""
+    if loaded.wavefront is None:
+        return []
+    return [remark.sentence for remark in loaded.wavefront.account(loaded.origins)]
 
 
 def _grouped(problems: list[str]) -> list[Check]:
@@ -73,14 +93,14 @@ def _group(problem: str) -> str:
     return _SOURCES.get(name, "flags" if problem.startswith("--") else "sections")
 
 
-def _print(checks: list[Check], file: Path | None, code: int) -> None:
+def _print(checks: list[Check], given: str, code: int) -> None:
     colour = sys.stdout.isatty() and colour_allowed()
     # A terminal without UTF-8 gets words.
     signs = (sys.stdout.encoding or "").lower().startswith("utf")
     tick, cross = ("✓", "✗") if signs else ("ok ", "bad")
     if colour:
         tick, cross = f"\x1b[32m{tick}\x1b[0m", f"\x1b[31m{cross}\x1b[0m"
-    print(f"configuration: {file or 'defaults, environment and flags'}")
+    print(f"configuration: {given or 'defaults, environment and flags'}")
     for check in checks:
         print(f"{tick if check.fine else cross} {check.name}")
         for problem in check.problems:
