@@ -96,15 +96,16 @@ def as_yaml(conf: WavefrontConf, origins: Mapping[str, str]) -> str:
     lines += _lines(tree, "")
     for fate, account in _by_fate(remarks.values()):
         if fate != HONOURED:
-            lines += ["", f"# {fate}:", *(f"#   {_safe(text)}" for text in account)]
+            texts = [f"line {r.line} {r.name}: {r.reason}" for r in account]
+            lines += ["", f"# {fate}:", *(f"#   {_safe(text)}" for text in texts)]
     return "\n".join(lines) + "\n"
 
 
-def _by_fate(remarks: Iterable[Remark]) -> Iterator[tuple[str, list[str]]]:
+def _by_fate(remarks: Iterable[Remark]) -> Iterator[tuple[str, list[Remark]]]:
     """The lines that met each fate, where there are any."""
     known = list(remarks)
     for fate in FATES:
-        account = [f"line {r.line} {r.name}: {r.reason}" for r in known if r.fate == fate]
+        account = [remark for remark in known if remark.fate == fate]
         if account:
             yield fate, account
 
@@ -168,7 +169,9 @@ def log_account(conf: WavefrontConf, origins: Mapping[str, str]) -> None:
     """One record for each fate: what a service that starts with ``--wavefront-conf`` says of its lines."""
     for fate, account in _by_fate(conf.account(origins)):
         level = logging.WARNING if fate == UNKNOWN else logging.INFO
-        LOG.log(level, "wavefront.conf %s, %s: %s", conf.path, fate, "; ".join(account))
+        # In brackets: behind "token:" the log's net against secrets would hide what we say.
+        texts = [f"line {r.line} {r.name} ({r.reason})" for r in account]
+        LOG.log(level, "wavefront.conf %s, %s: %s", conf.path, fate, ", ".join(texts))
 
 
 __all__ = ["PASSWORD_VARIABLE", "SECRET_FILES", "USER_VARIABLE", "as_yaml", "log_account", "run"]
