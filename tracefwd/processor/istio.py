@@ -360,9 +360,9 @@ def _settle_times(span: Span, now_us: int, mine: Repairs) -> tuple[int, int]:
         count(mine, "duration")
         duration_us = 0
     elif duration_us >= _PLAIN_START_US_MIN:
-        # A second number at or above the start would be read as the end.
+        # Above 31 years it could not be read as one, and a single such span would drown its service's RED.
         count(mine, "duration")
-        duration_us = _PLAIN_START_US_MIN - 1
+        duration_us = 0
     if start_us <= 0:
         count(mine, "no_timestamp")
         start_us = now_us - duration_us
@@ -372,7 +372,7 @@ def _settle_times(span: Span, now_us: int, mine: Repairs) -> tuple[int, int]:
     elif start_us < _PLAIN_START_US_MIN:
         count(mine, "past_start")
         start_us = now_us - duration_us
-    # A duration of decades would push an inferred start below the limit again.
+    # An inferred start must not fall below the limit again.
     return max(start_us, _PLAIN_START_US_MIN), duration_us
 
 
