@@ -31,7 +31,8 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = (
 _HINT = re.compile(
     r"bearer|basic|authorization|token|secret|passw|api[-_]?key|credential", re.IGNORECASE
 )
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://")
+# Only schemes that people write: any other word before the colon may be a secret in the wrong place.
+_SCHEME = re.compile(r"(?:https?|tcp|ftp|grpcs?|socks5h?)://", re.IGNORECASE)
 _PASTED_TOKEN = re.compile(r"(?=.*[0-9])[A-Za-z0-9_\-=+]{20,}|eyJ[A-Za-z0-9_\-]+\..*")
 
 
