@@ -5,17 +5,23 @@ they show exactly what ``run`` would send.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
+from tracefwd.errors import ConfigError
 from tracefwd.exporter.lines import LineWriter
 from tracefwd.model import Decoded, Mapper
 from tracefwd.pipeline import Destination, Pipeline
 from tracefwd.processor.istio import make_istio_mapper
 from tracefwd.processor.red import RedAggregator
+from tracefwd.processor.ruled import RuledMapper
 from tracefwd.processor.sampler import SpanSampler, make_sampler
 from tracefwd.processor.wavefront_proxy import make_wavefront_proxy_mapper
 from tracefwd.receiver.decode import make_decode
 from tracefwd.settings import Settings, TargetSettings
+
+if TYPE_CHECKING:
+    from tracefwd.processor.rules import RuleSet
 
 # Span logs are taken from here on; below, a JSON line on the trace port counts as a malformed span.
 _SPAN_LOGS_SINCE = (4, 37)
@@ -27,10 +33,11 @@ _MAPPERS = {"istio": make_istio_mapper, "wavefront-proxy": make_wavefront_proxy_
 
 
 class Parts(NamedTuple):
-    """The pure middle, ready to be fed."""
+    """The pure middle, ready to be fed.  ``mapper`` is ``ruled`` where there are rules."""
 
     decode: Callable[[bytes, str], Decoded]
     mapper: Mapper
+    ruled: RuledMapper | None
     sampler: SpanSampler | None
     red: RedAggregator | None
 
@@ -41,12 +48,37 @@ def make_parts(settings: Settings) -> Parts:
     proto_ids = settings.receiver.proto_ids
     if proto_ids == "auto" and profile != "istio":
         proto_ids = "keep"
+    mapper = _MAPPERS[profile](settings.mapping, settings.red)
+    rules = load_rules(settings)
+    ruled = None if rules is None else RuledMapper(mapper, rules, settings.red.tags)
     return Parts(
         make_decode(proto_ids),
-        _MAPPERS[profile](settings.mapping, settings.red),
+        ruled or mapper,
+        ruled,
         make_sampler(settings.sampling, exact=settings.mapping.exact),
         RedAggregator(settings.red) if settings.red.enabled else None,
     )
+
+
+def load_rules(settings: Settings) -> "RuleSet | None":
+    """The operator's rules for Zipkin spans; raises ``ConfigError`` with all mistakes of the file.
+
+    The engine is imported only when there are rules.
+    """
+    file = settings.rules.file
+    if not file:
+        return None
+    from tracefwd.processor.rules import read_rules
+
+    try:
+        text = Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8"
+        raise ConfigError(
+            [f"rules.file = {file!r}: {reason}; name a readable rules file"]
+        ) from error
+    port = settings.rules.port or settings.receiver.listen.rpartition(":")[2]
+    return read_rules(text, where=file, exact=settings.mapping.exact).for_port(port)
 
 
 def make_writer(target: TargetSettings, settings: Settings) -> LineWriter:
@@ -92,6 +124,7 @@ def make_pipeline(
     return Pipeline(
         decode=parts.decode,
         mapper=parts.mapper,
+        ruled=parts.ruled,
         sampler=parts.sampler,
         red=parts.red,
         outlets=list(outlets.values()),

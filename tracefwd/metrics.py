@@ -71,6 +71,12 @@ CATALOGUE: tuple[Metric, ...] = (
         "What was mended or left out on the way, by kind.",
     ),
     Metric(
+        "tracefwd_rules_spans_total",
+        "counter",
+        ("rule", "result"),
+        "Spans by preprocessor rule and result (checked, applied, failed: the rule could not bear a value and was left out, blocked).",
+    ),
+    Metric(
         "tracefwd_sampler_sampled_out_spans_total",
         "counter",
         (),

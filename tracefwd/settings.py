@@ -180,8 +180,12 @@ class MappingSettings:
 class RulesSettings:
     file: str = option(
         "",
-        "The Wavefront proxy's preprocessor rules file for spans (and for points of the metrics path).",
+        "The Wavefront proxy's preprocessor rules file, for spans; read again when it changes and on SIGHUP, a bad one keeps the rules that hold.",
         unit="path",
+    )
+    port: str = option(
+        "",
+        "Which port's section of the file holds for Zipkin spans; empty is the port of receiver.listen.",
     )
 
 

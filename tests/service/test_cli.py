@@ -29,6 +29,8 @@ COMMANDS = [
     "emulate",
     "convert",
     "explain",
+    "rules",
+    "diff",
     "validate",
     "print-config",
     "import-conf",

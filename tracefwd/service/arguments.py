@@ -126,6 +126,18 @@ def add_explain(parser: Parser) -> None:
     parser.add_argument("file", metavar="FILE", help="a Zipkin body; - is stdin")
 
 
+def add_rules(parser: Parser) -> None:
+    parser.add_argument("action", choices=("test",), help="what to do with the rules")
+    parser.add_argument(
+        "--rules", metavar="FILE", type=Path, required=True, help="the preprocessor rules file"
+    )
+    parser.add_argument("--port", metavar="PORT", default="9411", help="its section (9411)")
+    add_config(parser)
+    add_profile(parser)
+    add_json(parser)
+    parser.add_argument("file", metavar="FILE", help="a Zipkin body; - is stdin")
+
+
 def add_validate(parser: Parser) -> None:
     add_run(parser)
     add_json(parser)

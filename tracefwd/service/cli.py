@@ -26,6 +26,7 @@ from tracefwd.service.arguments import (
     add_import_conf,
     add_json,
     add_print_config,
+    add_rules,
     add_run,
     add_validate,
 )
@@ -131,6 +132,15 @@ def _explain(arguments: argparse.Namespace) -> int:
 
     logs.configure(loaded.settings.service)
     return explain.run(loaded, arguments.file, arguments.json)
+
+
+def _rules(arguments: argparse.Namespace) -> int:
+    from tracefwd.service import rules_test
+    from tracefwd.service.config import load
+
+    flags = {"rules.file": str(arguments.rules), "rules.port": arguments.port}
+    loaded = load(arguments.config, os.environ, {**_flags(arguments), **flags})
+    return rules_test.run(loaded, arguments.file, as_json=arguments.json)
 
 
 def _diff(arguments: argparse.Namespace) -> int:
@@ -249,6 +259,13 @@ COMMANDS: Mapping[str, Command] = {
             ("tracefwd explain spans.json", "tracefwd explain --json - < spans.json"),
             add_explain,
             _explain,
+        ),
+        Command(
+            "rules",
+            "Show what preprocessor rules do to the spans of a Zipkin body, rule by rule.",
+            ("tracefwd rules test --rules preprocessor_rules.yaml spans.json",),
+            add_rules,
+            _rules,
         ),
         Command(
             "diff",

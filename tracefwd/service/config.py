@@ -53,6 +53,17 @@ class Loaded:
     wavefront: WavefrontConf | None = field(default=None, repr=False)
 
 
+def _rules_problems(settings: Settings) -> list[str]:
+    """What is wrong with the rules file; the engine is loaded only where there is one."""
+    from tracefwd.compose import load_rules
+
+    try:
+        load_rules(settings)
+    except ConfigError as error:
+        return error.problems
+    return []
+
+
 def load(
     file: Path | None,
     environ: Mapping[str, str],
@@ -95,6 +106,8 @@ def load(
     unread = unread or f"wavefront.conf {wavefront_conf}" in report.broken
     if runnable and not unread and not report.is_broken("exporter.targets"):
         report.problems += check_runnable(settings)
+    if runnable and settings.rules.file and not report.problems:
+        report.problems += _rules_problems(settings)
     if report.problems:
         raise ConfigError(report.problems)
     return Loaded(settings, origins, conf.conf if conf is not None else None)

@@ -251,5 +251,8 @@ def _obey_signals(service: Service, stop: asyncio.Event) -> None:
         loop.add_signal_handler(number, leave)
     loop.add_signal_handler(
         signal.SIGHUP,
-        lambda: LOG.warning("configuration is read at start only: restart to apply a change"),
+        lambda: LOG.warning(
+            "the configuration is read at start only: restart to apply a change; a changed rules file "
+            "is read within a second"
+        ),
     )

@@ -92,6 +92,8 @@ class Parts:
     pipeline: PipelinePart
     receiver: ReceiverPart
     targets: Sequence[TargetPart]
+    each_second: Callable[[], None] = lambda: None
+    """Small chores that need no task of their own, such as a look at the rules file."""
 
 
 Compose = Callable[[Settings], Parts]
@@ -102,6 +104,7 @@ def compose(settings: Settings) -> Parts:
     from tracefwd.compose import make_pipeline
     from tracefwd.exporter.target import Target
     from tracefwd.receiver.http import HttpReceiver
+    from tracefwd.service.rules_watch import RulesWatch
 
     exporter = settings.exporter
     failovers = [target for target in exporter.targets if target.role == "failover"]
@@ -121,7 +124,8 @@ def compose(settings: Settings) -> Parts:
     ]
     pipeline = make_pipeline(settings, targets, now_us=lambda: time.time_ns() // 1_000)
     receiver = HttpReceiver(settings.receiver, pipeline.ingest, seed=_seed())
-    return Parts(pipeline, receiver, [target for _, target in targets])
+    watch = RulesWatch(settings, pipeline.ruled)
+    return Parts(pipeline, receiver, [target for _, target in targets], watch.check)
 
 
 class Worker:
@@ -232,6 +236,7 @@ class Worker:
         """Goes on while draining, so that a crash then costs no more than one before."""
         while True:
             await asyncio.sleep(PUSH_INTERVAL_S)
+            parts.each_second()
             # A parent that does not read gets fewer, not more of the same.
             if not self._channel.congested:
                 self._channel.send(self._snapshot(parts))
