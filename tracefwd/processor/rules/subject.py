@@ -1,0 +1,144 @@
+"""What rules may read and change: one span or one point, mutable, with its tags indexed.
+
+A tag key may repeat, as on the Java proxy's spans.  ``annotations`` is the truth; ``values`` (first value by key) and
+``repeats`` mirror it so that a rule that does not apply costs one lookup.  ``RuleSet.apply`` calls ``index`` on entry,
+which makes them; rules change tags through the methods.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+Tag = tuple[str, str]
+
+
+class Subject:
+    """A span (name, source, tags, start, duration) or a point (metric name, source, point tags, time, value).
+
+    For a point ``start_ms`` is its timestamp.  Rules may leave an empty name or value and over-long texts behind: the
+    caller cleans and checks afterwards, as it does what clients send.
+    """
+
+    __slots__ = (
+        "annotations",
+        "duration_ms",
+        "name",
+        "repeats",
+        "source",
+        "start_ms",
+        "value",
+        "values",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        source: str,
+        annotations: list[Tag],
+        *,
+        start_ms: int = 0,
+        duration_ms: int = 0,
+        value: float = 0.0,
+    ) -> None:
+        self.name = name
+        self.source = source
+        self.annotations = annotations
+        self.start_ms = start_ms
+        self.duration_ms = duration_ms
+        self.value = value
+        self.values: dict[str, str] = {}
+        self.repeats = False
+
+    def index(self) -> None:
+        """Make ``values`` and ``repeats`` say what ``annotations`` holds."""
+        annotations = self.annotations
+        values = dict(annotations)
+        self.repeats = len(values) != len(annotations)
+        # dict() keeps the last value of a repeated key; rules see the first.
+        self.values = dict(reversed(annotations)) if self.repeats else values
+
+    def append(self, key: str, value: str) -> None:
+        """One tag more at the end, even if the key is there."""
+        self.annotations.append((key, value))
+        if key in self.values:
+            self.repeats = True
+        else:
+            self.values[key] = value
+
+    def put(self, key: str, value: str) -> None:
+        """The only tag ``key``: in the old one's place, or at the end."""
+        if key in self.values:
+            self.set(key, value)
+        else:
+            self.append(key, value)
+
+    def set(self, key: str, value: str) -> None:
+        """A new value for the first tag ``key``, which must be there."""
+        self.annotations[self.annotations.index((key, self.values[key]))] = (key, value)
+        self.values[key] = value
+
+    def rename(self, key: str, new_key: str) -> None:
+        """Another key for the first tag ``key``, which must be there."""
+        value = self.values[key]
+        self.annotations[self.annotations.index((key, value))] = (new_key, value)
+        if self.repeats or new_key in self.values:
+            self.index()
+        else:
+            del self.values[key]
+            self.values[new_key] = value
+
+    def remove(self, key: str) -> None:
+        """Takes the first tag ``key`` away, which must be there and the only one."""
+        self.annotations.remove((key, self.values.pop(key)))
+
+    def replace(self, annotations: list[Tag]) -> None:
+        self.annotations = annotations
+        self.index()
+
+
+Text = Callable[[Subject], str]
+Test = Callable[[Subject], object]
+"""A predicate; its outcome's truth is what counts."""
+
+
+class Kind(NamedTuple):
+    """What a span's rules call things, and what a point's do."""
+
+    noun: str
+    name_scope: str
+    properties: Mapping[str, Callable[[Subject], float]]
+    """Numbers that an expression may name with a ``$``."""
+
+
+SPAN = Kind(
+    "span",
+    "spanName",
+    {"startMillis": lambda s: s.start_ms, "duration": lambda s: s.duration_ms},
+)
+POINT = Kind("point", "metricName", {"timestamp": lambda s: s.start_ms, "value": lambda s: s.value})
+SOURCE_SCOPE = "sourceName"
+
+
+def reader(kind: Kind, scope: str) -> Text:
+    """Reads the name, the source, or the first tag ``scope`` ("" when absent)."""
+    if scope == kind.name_scope:
+        return lambda subject: subject.name
+    if scope == SOURCE_SCOPE:
+        return lambda subject: subject.source
+    return lambda subject: subject.values.get(scope, "")
+
+
+def all_values(kind: Kind, scope: str) -> Callable[[Subject], list[str]]:
+    """Reads every value of ``scope``.  An absent tag has none on a span, one empty value on a point (as in the proxy,
+    whose points hold a map)."""
+    if scope in {kind.name_scope, SOURCE_SCOPE} or kind is POINT:
+        read = reader(kind, scope)
+        return lambda subject: [read(subject)]
+
+    def values(subject: Subject) -> list[str]:
+        if scope not in subject.values:
+            return []
+        if not subject.repeats:
+            return [subject.values[scope]]
+        return [value for key, value in subject.annotations if key == scope]
+
+    return values
