@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, NamedTuple
 from tracefwd.errors import ConfigError
 from tracefwd.exporter.lines import LineWriter
 from tracefwd.model import Decoded, Mapper
-from tracefwd.pipeline import Destination, Pipeline
+from tracefwd.pipeline import Destination, LineParts, Pipeline
 from tracefwd.processor.istio import make_istio_mapper
+from tracefwd.processor.line_check import make_line_check
 from tracefwd.processor.red import RedAggregator
 from tracefwd.processor.ruled import RuledMapper
 from tracefwd.processor.sampler import SpanSampler, make_sampler
 from tracefwd.processor.wavefront_proxy import make_wavefront_proxy_mapper
 from tracefwd.receiver.decode import make_decode
+from tracefwd.receiver.span_lines import read_lines
 from tracefwd.settings import Settings, TargetSettings
 
 if TYPE_CHECKING:
@@ -121,10 +123,12 @@ def make_pipeline(
         if key not in outlets:
             outlets[key] = (make_writer(options, settings), [])
         outlets[key][1].append(target)
+    lines = LineParts(read_lines, make_line_check(exact=settings.mapping.exact))
     return Pipeline(
         decode=parts.decode,
         mapper=parts.mapper,
         ruled=parts.ruled,
+        lines=lines if settings.receiver.trace_listen else None,
         sampler=parts.sampler,
         red=parts.red,
         outlets=list(outlets.values()),

@@ -63,6 +63,12 @@ CATALOGUE: tuple[Metric, ...] = (
         ("reason",),
         "Spans that can never be delivered, as in the ledger's rejected, refused by the reader or the mapping.",
     ),
+    Metric(
+        "tracefwd_receiver_rejected_span_logs_total",
+        "counter",
+        ("reason",),
+        "Span logs sent to receiver.trace_listen that cannot be read.",
+    ),
     # processor
     Metric(
         "tracefwd_mapper_repairs_total",

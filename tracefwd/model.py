@@ -1,4 +1,4 @@
-"""Every noun that crosses a doorway between rooms; no behaviour beyond construction.
+"""Every noun that crosses a doorway between rooms; no behaviour beyond construction and counting.
 
 ``receiver`` makes ``Span`` out of bytes, ``processor`` makes ``WavefrontSpan`` out of ``Span``,
 ``exporter`` makes lines out of ``WavefrontSpan``.  Records are msgspec Structs without garbage
@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
-from msgspec import Struct
+from msgspec import Raw, Struct, field
+
+from tracefwd.limits import REJECT_SAMPLES_MAX
 
 # --- what a Zipkin client said ---------------------------------------------------------------
 
@@ -70,11 +72,12 @@ class Span(
 
 
 class Encoding(StrEnum):
-    """The formats that intake tells apart by content."""
+    """The formats of spans: those that the intake tells apart by content, and span lines, which have a port."""
 
     JSON_V2 = "json_v2"
     JSON_V1 = "json_v1"
     PROTO3 = "proto3"
+    WAVEFRONT = "wavefront"
 
 
 class Reject(Struct, gc=False):
@@ -132,7 +135,8 @@ class WavefrontSpan(Struct, gc=False):
     that), but no two keys of a span become the same by the cleaning unless a profile wants it so.
 
     ``plain``: every value in ``tags`` can be written between quotes as it stands.
-    ``trace_id`` and ``span_id`` are hex as in ``Span``.
+    ``keys_kept``: the keys are within Wavefront's alphabet already, which has a ``/`` that cleaning would replace.
+    ``trace_id`` and ``span_id`` are hex as in ``Span``; of a span line, 32 digits whose letters keep their case.
     ``http_status`` is "" when absent, ``kind`` is "" or lower case, ``red_tags`` are the operator's RED dimensions.
     ``red``: whether RED counts this span (``red.spans: entry`` leaves some out).
     ``debug``: somebody asked for this span by name; samplers keep it.
@@ -162,6 +166,53 @@ class WavefrontSpan(Struct, gc=False):
     logs: list[Annotation] | None = None
     secondary_id: str | None = None
     oversize: dict[str, str] | None = None
+    keys_kept: bool = False
+
+
+class SpanLog(Struct, gc=False):
+    """A span log that a client sent as such.
+
+    ``members`` is the JSON object but for its member ``span``, values as they were written.  ``span`` is the span that
+    this member described, whose fate the log shares; None keeps it.
+    """
+
+    members: dict[str, Raw]
+    span: WavefrontSpan | None = None
+
+
+class Refused(Struct, gc=False):
+    """What a body held and nobody can take: how many for each reason, and the first of them to show."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    shown: list[Reject] = field(default_factory=list)
+
+    @property
+    def number(self) -> int:
+        return sum(self.counts.values())
+
+    def add(self, reject: Reject) -> None:
+        self.counts[reject.reason] = self.counts.get(reject.reason, 0) + 1
+        if len(self.shown) < REJECT_SAMPLES_MAX:
+            self.shown.append(reject)
+
+
+class Lines(Struct, gc=False):
+    """What a body of span lines and span logs held, in order.
+
+    ``is_text``: whether at least one line is readable as text at all.
+    """
+
+    spans: list[WavefrontSpan]
+    refused: Refused = field(default_factory=Refused)
+    logs: list[SpanLog] = field(default_factory=list)
+    logs_refused: Refused = field(default_factory=Refused)
+    repairs: dict[str, int] = field(default_factory=dict)
+    is_text: bool = True
+    encoding: Encoding = Encoding.WAVEFRONT
+
+
+LineCheck = Callable[[Sequence[WavefrontSpan], int], "Mapped"]
+"""``(spans, now_us) -> Mapped``: what of them Wavefront would take, long values cut in place; pure."""
 
 
 class Verdict(StrEnum):
@@ -259,6 +310,8 @@ class SpanWriter(Protocol):
     """Renders for one way of delivery; chosen at construction, shared by targets that want the same bytes."""
 
     def write(self, spans: Sequence[WavefrontSpan]) -> list[Payload]: ...
+
+    def write_span_logs(self, logs: Sequence[SpanLog]) -> list[Payload]: ...
 
 
 class RedWriter(Protocol):

@@ -3,6 +3,8 @@
     body -> decode -> map -> sample -> render          ``plan``: pure, changes nothing outside
          -> counters, RED, queues                       ``commit``: no await, happens whole
 
+Span lines and clients' span logs, which have a port of their own, join it behind the mapping (``ingest_lines``).
+
 ``ingest`` answers before anything is forwarded.  An answer may be held until its spans are durable: ``commit`` then
 returns a ``HeldAnswer`` (the receiver keeps the pipelining order); in memory it returns a constant and pays nothing.
 
@@ -11,7 +13,7 @@ The pipeline knows neither HTTP nor Wavefront: it is handed a decoder, a mapper,
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from msgspec import Struct
 
@@ -22,18 +24,24 @@ from tracefwd.metrics import add as add_samples
 from tracefwd.model import (
     Answer,
     Decoded,
+    Encoding,
     Heartbeat,
     HeldAnswer,
+    LineCheck,
+    Lines,
     Mapped,
     Mapper,
     Payload,
     RedPoint,
     RedWriter,
+    Refused,
     Reject,
     Signal,
+    SpanLog,
     SpanWriter,
 )
 from tracefwd.processor.red import RedAggregator
+from tracefwd.processor.ruled import RuledMapper
 from tracefwd.processor.sampler import SpanSampler
 from tracefwd.quarantine import Quarantine
 
@@ -73,14 +81,33 @@ class Plan(Struct, gc=False):
     payloads: list[list[Payload]]
 
 
+class LinePlan(Struct, gc=False):
+    """The same for a body of lines: the plan for its spans, and what becomes of its span logs."""
+
+    lines: Lines
+    spans: Plan
+    logs_blocked: int
+    logs_sampled_out: int
+    log_payloads: list[list[Payload]]
+
+
+class LineParts(NamedTuple):
+    """What span lines need instead of a decoder and a mapper; ``check`` comes after rules and sampling."""
+
+    read: Callable[[bytes], Lines]
+    check: LineCheck
+
+
 class Pipeline:
-    """``outlets`` pairs each writer with the targets that want its bytes."""
+    """``outlets`` pairs each writer with the targets that want its bytes; ``lines`` is None without their port."""
 
     def __init__(
         self,
         *,
         decode: Callable[[bytes, str], Decoded],
         mapper: Mapper,
+        ruled: RuledMapper | None = None,
+        lines: LineParts | None = None,
         sampler: SpanSampler | None,
         red: RedAggregator | None,
         outlets: Sequence[tuple[Writer, Sequence[Destination]]],
@@ -88,6 +115,8 @@ class Pipeline:
     ) -> None:
         self._decode = decode
         self._map = mapper
+        self.ruled = ruled
+        self._lines = lines
         self._sampler = sampler
         self._red = red
         self._outlets = outlets
@@ -96,6 +125,8 @@ class Pipeline:
         self._destinations = [target for _, targets in outlets for target in targets]
         self._primary = next(target for target in self._destinations if target.role == "primary")
         self._account = Account(self._held)
+        # Clients' span logs before they come to a target, where nothing waits.
+        self._log_account = Account(lambda: 0)
         self._quarantine = Quarantine()
         self._accepted: dict[str, int] = {}
         self._repairs: dict[str, int] = {}
@@ -119,6 +150,14 @@ class Pipeline:
     def commit(self, plan: Plan, now_us: int) -> Answer | HeldAnswer:
         """Apply a plan.  No await in here: it happens whole, or not at all."""
         decoded, mapped = plan.decoded, plan.mapped
+        self._apply(plan, len(decoded.spans), now_us)
+        if decoded.rejects or mapped.rejects:
+            return self._reject(decoded, mapped, now_us)
+        return ACCEPTED
+
+    def _apply(self, plan: Plan, read: int, now_us: int) -> None:
+        """Everything about the spans of a plan, of which ``read`` were read, but for the rejects."""
+        decoded, mapped = plan.decoded, plan.mapped
         spans = len(mapped.spans)
         account = self._account
         account.received += spans + mapped.blocked
@@ -126,22 +165,20 @@ class Pipeline:
         account.sampled_out += spans - plan.kept
         if plan.sampled_out is not None and self._sampler is not None:
             self._sampler.count(plan.sampled_out)
-        self._accepted[decoded.encoding] = self._accepted.get(decoded.encoding, 0) + len(
-            decoded.spans
-        )
+        self._accepted[decoded.encoding] = self._accepted.get(decoded.encoding, 0) + read
         if self._red is not None:
             self._red.observe(mapped.spans, now_us // 1_000_000)
             if mapped.red_only:
                 self._red.observe(mapped.red_only, now_us // 1_000_000)
-        for (_, targets), payloads in zip(self._outlets, plan.payloads, strict=False):
+        self._offer(plan.payloads)
+        if decoded.repairs or mapped.repairs:
+            self._count_repairs(decoded.repairs, mapped.repairs)
+
+    def _offer(self, payloads_by_writer: list[list[Payload]]) -> None:
+        for (_, targets), payloads in zip(self._outlets, payloads_by_writer, strict=False):
             for target in targets:
                 for payload in payloads:
                     target.offer(payload)
-        if decoded.repairs or mapped.repairs:
-            self._count_repairs(decoded.repairs, mapped.repairs)
-        if decoded.rejects or mapped.rejects:
-            return self._reject(decoded, mapped, now_us)
-        return ACCEPTED
 
     def _reject(self, decoded: Decoded, mapped: Mapped, now_us: int) -> Answer:
         rejects: list[Reject] = [*decoded.rejects, *mapped.rejects]
@@ -161,6 +198,85 @@ class Pipeline:
         for part in parts:
             for kind, number in (part or {}).items():
                 self._repairs[kind] = self._repairs.get(kind, 0) + number
+
+    # Span lines and clients' span logs
+
+    def ingest_lines(self, body: bytes, content_type: str) -> Answer | HeldAnswer:
+        """202 whatever the lines hold, as the proxy's port says; 400 if nothing in the body is text."""
+        now_us = self._now_us()
+        return self.commit_lines(self.plan_lines(body, now_us), now_us)
+
+    def refuse_line(self, reject: Reject, *, is_log: bool) -> None:
+        """Count a line that never became one: too long for its port, or cut off by the connection's end."""
+        refused = Refused()
+        refused.add(reject)
+        self._refuse(self._log_account if is_log else self._account, refused, self._now_us())
+
+    def plan_lines(self, body: bytes, now_us: int) -> LinePlan:
+        """Like ``plan``; RED is not derived, and the check comes last, as behind the proxy's port."""
+        assert self._lines is not None, "there is no port for lines"
+        lines = self._lines.read(body)
+        spans, blocked = lines.spans, 0
+        if self.ruled is not None:
+            spans, blocked = self.ruled.filter(spans, lines.repairs)
+        kept, sampled_out = spans, None
+        if self._sampler is not None:
+            kept, sampled_out = self._sampler.sift(spans, now_us)
+        checked = self._lines.check(kept, now_us)
+        if checked.rejects:
+            # Rejected spans count as such alone.
+            good, tried = set(map(id, checked.spans)), set(map(id, kept))
+            spans = [span for span in spans if id(span) in good or id(span) not in tried]
+        mapped = Mapped(spans, checked.rejects, blocked, checked.repairs)
+        decoded = Decoded(Encoding.WAVEFRONT, [], repairs=lines.repairs)
+        good_spans = checked.spans
+        payloads = [writer.write(good_spans) for writer in self._writers] if good_spans else []
+        plan = Plan(decoded, mapped, len(good_spans), sampled_out, payloads)
+        return self._plan_logs(lines, plan, now_us)
+
+    def _plan_logs(self, lines: Lines, plan: Plan, now_us: int) -> LinePlan:
+        kept: list[SpanLog] = []
+        blocked = sampled_out = 0
+        for log in lines.logs:
+            span = log.span
+            if span is not None and self.ruled is not None:
+                passed, _ = self.ruled.filter([span], {})
+                if not passed:
+                    blocked += 1
+                    continue
+                span = passed[0]
+            if (
+                span is not None
+                and self._sampler is not None
+                and self._sampler.judge_logs(span, now_us)
+            ):
+                sampled_out += 1
+            else:
+                kept.append(log)
+        payloads = [writer.write_span_logs(kept) for writer in self._writers] if kept else []
+        return LinePlan(lines, plan, blocked, sampled_out, payloads)
+
+    def commit_lines(self, plan: LinePlan, now_us: int) -> Answer:
+        lines = plan.lines
+        self._apply(plan.spans, len(lines.spans), now_us)
+        logs = self._log_account
+        logs.received += plan.logs_blocked + plan.logs_sampled_out
+        logs.blocked += plan.logs_blocked
+        logs.sampled_out += plan.logs_sampled_out
+        self._offer(plan.log_payloads)
+        for reject in plan.spans.mapped.rejects:
+            lines.refused.add(reject)
+        self._refuse(self._account, lines.refused, now_us)
+        self._refuse(logs, lines.logs_refused, now_us)
+        if lines.is_text or lines.spans or lines.logs:
+            return ACCEPTED
+        return Answer(400, b"No line of the body is text; send span lines in UTF-8.\n")
+
+    def _refuse(self, account: Account, refused: Refused, now_us: int) -> None:
+        for reason, number in refused.counts.items():
+            account.received += number
+            account.reject(reason, number)
+        self._quarantine.add(refused.shown, now_us)
 
     # The tick
 
@@ -194,6 +310,7 @@ class Pipeline:
             ledger.add(shown[key], part)
         for signal in (Signal.SPAN_LOGS, Signal.POINTS, Signal.DISTRIBUTIONS):
             shown[signal] = self._primary.accounts[signal].show()
+        ledger.add(shown[Signal.SPAN_LOGS], {**self._log_account.show()})
         shown["targets"] = {
             name: {signal: accounts[signal].show() for signal in Signal}
             for target in self._destinations
@@ -216,10 +333,16 @@ class Pipeline:
             },
             "tracefwd_mapper_repairs_total": {(k,): v for k, v in self._repairs.items()},
         }
+        if self._lines is not None:
+            samples["tracefwd_receiver_rejected_span_logs_total"] = {
+                (k,): v for k, v in self._log_account.rejected.items()
+            }
         if self._sampler is not None:
             samples["tracefwd_sampler_sampled_out_spans_total"] = {
                 (k,): v for k, v in self._sampler.counts().items()
             }
+        if self.ruled is not None:
+            samples["tracefwd_rules_spans_total"] = self.ruled.samples()
         if self._red is not None:
             samples["tracefwd_red_active_series"] = {(): self._red.active}
             samples["tracefwd_red_series_limit"] = {(): self._red.series_max}

@@ -32,6 +32,7 @@ from tracefwd.model import (
     Payload,
     RedPoint,
     Signal,
+    SpanLog,
     WavefrontSpan,
 )
 
@@ -39,6 +40,7 @@ _encode_json = msgspec.json.encode
 # The Java reporter sends each heartbeat a second time under the name of the protocol.
 SECONDARY_COMPONENT = "zipkin"
 HEARTBEAT = "~component.heartbeat"
+_SAMPLED = "_sampledByPolicy=NONE"
 _STEM_LENGTH_MAX = (
     POINT_NAME_LENGTH_MAX - len("∆tracing.derived.") - len(".total_time.millis.count")
 )
@@ -125,20 +127,24 @@ class LineWriter:
             )
             if span.parent_id is not None:
                 push(f'" "parent"="{_uuid(span.parent_id)}')
-            tags = span.tags
-            if not tags.keys() <= keys.keys():
-                self._learn_keys(tags)
-            # Pieces are pushed, not joined per tag: that copies each value once (a third of this method's cost).
-            if span.plain:
-                for key, value in tags.items():
-                    push(keys[key])
-                    push(value)
+            if span.keys_kept:
+                push(_as_they_are(span.tags.items()))
+                push(_as_they_are(span.tail))
             else:
-                for key, value in tags.items():
-                    push(keys[key])
-                    push(quoted(value))
-            if span.tail:
-                push(self._render_pairs(span.tail))
+                tags = span.tags
+                if not tags.keys() <= keys.keys():
+                    self._learn_keys(tags)
+                # Pieces are pushed, not joined per tag: that copies each value once (a third of this method's cost).
+                if span.plain:
+                    for key, value in tags.items():
+                        push(keys[key])
+                        push(value)
+                else:
+                    for key, value in tags.items():
+                        push(keys[key])
+                        push(quoted(value))
+                if span.tail:
+                    push(self._render_pairs(span.tail))
             if span.logs is not None or span.oversize is not None:
                 logged.append(span)
                 if self._span_logs:
@@ -149,6 +155,14 @@ class LineWriter:
             logs = list(self._render_logs(logged))
             payloads.append(self._payload(Signal.SPAN_LOGS, logs, len(logs)))
         return payloads
+
+    def write_span_logs(self, logs: Sequence[SpanLog]) -> list[Payload]:
+        """Clients' own span logs as they came; ``sampled_mark`` where the client had left the sampling to us."""
+        if not self._span_logs:
+            return [Payload(Signal.SPAN_LOGS, b"", 0, len(logs))]
+        mark = {"span": _SAMPLED} if self._sampled_mark else {}
+        members = [log.members if log.span is None else {**log.members, **mark} for log in logs]
+        return [self._payload(Signal.SPAN_LOGS, [_json(each) for each in members], len(logs))]
 
     def _render_head(self, head: tuple[tuple[str, str], ...]) -> str:
         if len(self._heads) >= MEMO_ENTRIES_MAX:
@@ -177,9 +191,7 @@ class LineWriter:
                     {"timestamp": entry.timestamp_us, "fields": {"annotation": entry.value}}
                     for entry in span.logs
                 ]
-                mark: dict[str, Any] = (
-                    {"span": "_sampledByPolicy=NONE"} if self._sampled_mark else {}
-                )
+                mark: dict[str, Any] = {"span": _SAMPLED} if self._sampled_mark else {}
                 yield _json({"customer": "default", **ids, "logs": logs, **mark})
             if span.oversize is not None:
                 # Timestamp -1 is how the Java proxy sends values that were too long for a tag.
@@ -255,6 +267,11 @@ class LineWriter:
         if self._reporter:
             pairs.append(("source", identity.source))
         return pairs
+
+
+def _as_they_are(pairs: Iterable[tuple[str, str]]) -> str:
+    """Tags whose keys need no cleaning, without their last quote."""
+    return "".join([f'" "{key}"="{quoted(value)}' for key, value in pairs])
 
 
 def _identity_pairs(identity: Identity, kind: str, http_status: str) -> list[tuple[str, str]]:

@@ -66,6 +66,10 @@ class Ceiling:
             self._tighten()
         return True
 
+    def would_admit(self, rank: int, place: int, line: int) -> bool:
+        """The same for what goes with a span that is judged elsewhere (its logs), and is no load."""
+        return rank == ASKED or place < self._shares[rank] * min(line + 1, PLACES)
+
     def _begin(self) -> None:
         self._admitted = 0
         self._more = self._max

@@ -122,7 +122,14 @@ class SpanSampler:
         """``judge`` as a verdict, for who has one span and no load: ``convert``, ``explain``."""
         return Verdict.DROP if self.judge(span) else Verdict.KEEP
 
-    def _judge_under_ceiling(self, span: WavefrontSpan) -> str:
+    def judge_logs(self, span: WavefrontSpan, now_us: int) -> str:
+        """The same for logs that come apart from their span: they follow it, and are no load of their own."""
+        if self._ceiling is None:
+            return self.judge(span)
+        self._ceiling.observe(now_us)
+        return self._judge_under_ceiling(span, is_load=False)
+
+    def _judge_under_ceiling(self, span: WavefrontSpan, *, is_load: bool = True) -> str:
         assert self._ceiling is not None
         line, policy = self._line_for(span)
         place = distance(span.trace_id)
@@ -134,7 +141,8 @@ class SpanSampler:
             rank = OTHER
         else:
             return policy
-        return "" if self._ceiling.admit(rank, place, line) else CEILING
+        admit = self._ceiling.admit if is_load else self._ceiling.would_admit
+        return "" if admit(rank, place, line) else CEILING
 
     def _line_for(self, span: WavefrontSpan) -> Line:
         if self._own_rates is None:
