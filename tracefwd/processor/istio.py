@@ -19,7 +19,6 @@ from tracefwd.limits import (
     SPAN_LOG_BYTES_MAX,
     SPAN_TAGS_MAX,
     START_MS_MIN,
-    TAG_VALUE_LENGTH_MAX,
 )
 from tracefwd.model import Annotation, Decoded, Mapped, Mapper, Span, WavefrontSpan
 from tracefwd.processor import tags as tagging
@@ -225,7 +224,7 @@ class IstioMapper:
                 # Known keys need no care, and no two of them become the same.
                 if key == "http.url":
                     value = self._show_url(value, mine)
-                if value.isascii() and _is_simple(value):
+                if value.isascii() and tagging.is_simple(value):
                     kept[key] = value
                 elif value.strip():
                     kept[key] = self._fit(key, value, mine, oversize)
@@ -383,13 +382,6 @@ def _same(value: str, consumed: str) -> bool:
     return bool(value) and consumed in (
         tagging.clean_value(value, scratch),
         clean_source(value, scratch),
-    )
-
-
-def _is_simple(value: str) -> bool:
-    """Of ASCII text: whether a line may hold it as it stands."""
-    return (
-        0 < len(value) <= TAG_VALUE_LENGTH_MAX and value[-1] not in "\\ " and value.strip() == value
     )
 
 

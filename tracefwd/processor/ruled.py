@@ -170,6 +170,9 @@ def _fit_tags(
     """Tags that every Wavefront takes; keys and values come from an operator's file as well as from a client."""
     fitted: list[Tag] = []
     for key, value in tags:
+        if value.isascii() and tagging.is_simple(value):
+            fitted.append((_fit_key(key, repairs), value))
+            continue
         if not value.strip():
             count(repairs, "blank_value")
             continue
@@ -189,7 +192,7 @@ def _fit_key(key: str, repairs: Repairs) -> str:
     name = key
     if not key or key.isdigit() or key in ("source", "host", "traceId", "spanId"):
         name = "_" + key
-    name = naming.cut(naming.clean_key(name), TAG_KEY_LENGTH_MAX)
+    name = naming.clean_key(name)[:TAG_KEY_LENGTH_MAX]
     if name != key:
         count(repairs, "key_changed")
     return name

@@ -83,6 +83,13 @@ def url_rule(mode: str) -> Callable[[str], str] | None:
     return treat
 
 
+def is_simple(value: str) -> bool:
+    """Of ASCII text: whether a line may hold it as it stands."""
+    return (
+        0 < len(value) <= TAG_VALUE_LENGTH_MAX and value[-1] not in "\\ " and value.strip() == value
+    )
+
+
 def clean_value(value: str, repairs: Repairs) -> str:
     """A value that Wavefront takes as it is, or "" when nothing but blanks is there."""
     value = value.strip()
