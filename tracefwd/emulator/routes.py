@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from tracefwd.emulator import csp, query
+from tracefwd.emulator import backend, csp, query
 from tracefwd.emulator.faults import Fault, FaultBoard, Place
 from tracefwd.emulator.inflate import inflated
 from tracefwd.emulator.intake import Intake
@@ -61,8 +61,19 @@ class Routes:
             return await self._query(request)
         if path in {csp.API_TOKEN_PATH, csp.OAUTH_PATH} and request.method == "POST":
             return await self._exchange(request)
+        action = backend.action_of(path)
+        if action is not None and self._intake.version.is_current:
+            return await self._serve_proxy(request, action)
         is_report = path.strip("/") == "report" and self._intake.version.is_current
         return await self._ingest(request, "direct" if is_report else "metrics")
+
+    async def _serve_proxy(self, request: web.BaseRequest, action: str) -> web.StreamResponse:
+        """A Java proxy takes us for its backend."""
+        if action == backend.REPORT:
+            answer = await self._ingest(request, "direct")
+            return _json(backend.answer_to(action)) if answer.status == 202 else answer
+        await request.read()
+        return _json(backend.answer_to(action))
 
     async def _ingest(self, request: web.BaseRequest, port: Port) -> web.StreamResponse:
         requests = self._store.requests
