@@ -3,6 +3,7 @@
 ``python tests/docs.py`` writes them between their markers; ``tests/test_docs.py`` fails while they differ.
 """
 
+import ast
 import sys
 from pathlib import Path
 
@@ -10,9 +11,61 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from tracefwd import limits, metrics  # noqa: E402
+from tracefwd.processor.wavefront_proxy_rules import REPAIRED  # noqa: E402
 from tracefwd.service.config import option_rows  # noqa: E402
 
 README = ROOT / "README.md"
+
+# Where else we differ from the Java proxy: (the option that decides, or "" for always; what it does).
+ELSEWHERE = (
+    (
+        "mapping.exact",
+        (
+            "Off: the good spans of a bad batch are taken, and the answer names the bad ones (the "
+            "proxy: one span that cannot be read fails its batch)."
+        ),
+    ),
+    (
+        "mapping.exact",
+        (
+            "Off: a rule's `if`, `match` and scope hold in every action, and its cuts split no "
+            "character (the proxy's list form of `spanAllowTag` forgets its `if`, `limitLength` of a "
+            "point with `drop` its `match`; `spanLimitLength` of a source measures the name)."
+        ),
+    ),
+    (
+        "mapping.exact",
+        (
+            "Off: on the span line ports, too, a cut splits no character, an end in a backslash gets "
+            "a full stop, and a start before September 2001, an impossible duration and an over-long "
+            "source are mended."
+        ),
+    ),
+    (
+        "sampling.as_documented",
+        (
+            "Rate 0 keeps nothing, and a duration without a rate keeps only slow spans (the proxy: 1 "
+            "in 10,000, and everything); always off with `mapping.exact`."
+        ),
+    ),
+    (
+        "red.series_max",
+        (
+            "RED series are bounded; further ones count under `operationName=_other` (the proxy's "
+            "memory grows with them)."
+        ),
+    ),
+    ("", "Thrift bodies are answered with a 400 that names Thrift (the proxy reads them)."),
+    ("", "Half a character, such as a lone surrogate, becomes U+FFFD (the proxy: `?`)."),
+    (
+        "",
+        (
+            "Centroids of a distribution are other ones when a series has many spans in a minute; "
+            "counts and sums are the same, quantiles within the sketch's error."
+        ),
+    ),
+    ("", "RED and heartbeats leave at other moments; totals per series are the same."),
+)
 
 
 def options() -> str:
@@ -43,7 +96,7 @@ def reasons() -> str:
         ("dropped", "DROP_REASONS", limits.DROP_REASONS),
         ("repairs", "REPAIR_KINDS", limits.REPAIR_KINDS),
     ):
-        block = source.split(f"{name} = frozenset(", 1)[1].split(")\n", 1)[0]
+        block = source.split(f"{name} = frozenset(", 1)[1].split("\n)\n", 1)[0]
         for line in block.splitlines():
             reason, _, meaning = line.strip().partition(",")
             if reason.strip('"') in known:
@@ -52,11 +105,47 @@ def reasons() -> str:
     return "\n".join(lines)
 
 
+def deviations() -> str:
+    """The switches of the profile wavefront-proxy with the texts below them, then what is decided elsewhere."""
+    source = (ROOT / "tracefwd" / "processor" / "wavefront_proxy_rules.py").read_text()
+    lines = ["| switch | default | what it does |", "|---|---|---|"]
+    for name, text in _field_texts(source, "Deviations").items():
+        default = "on" if getattr(REPAIRED, name) else "off"
+        lines.append(f"| `{name}` | {default} | {_cell(text.replace('``', '`'))} |")
+    defaults = {row.key: row.default for row in option_rows()}
+    for key, text in ELSEWHERE:
+        switch = f"`{key}`" if key else "(always)"
+        default = f"`{defaults[key]}`" if key else ""
+        lines.append(f"| {switch} | {default} | {_cell(text)} |")
+    return "\n".join(lines)
+
+
+def _field_texts(source: str, name: str) -> dict[str, str]:
+    """Field -> the text that stands below it, on one line."""
+    [found] = [
+        node
+        for node in ast.parse(source).body
+        if isinstance(node, ast.ClassDef) and node.name == name
+    ]
+    texts: dict[str, str] = {}
+    for node, below in zip(found.body, [*found.body[1:], None], strict=True):
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            assert isinstance(below, ast.Expr), f"{name}.{node.target.id} does not say what it does"
+            assert isinstance(below.value, ast.Constant)
+            texts[node.target.id] = " ".join(str(below.value.value).split())
+    return texts
+
+
 def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-TABLES = {"options": options, "metrics": metric_families, "reasons": reasons}
+TABLES = {
+    "deviations": deviations,
+    "options": options,
+    "metrics": metric_families,
+    "reasons": reasons,
+}
 
 
 def render(text: str) -> str:

@@ -129,6 +129,10 @@ class MappingSettings:
         choices=("istio", "wavefront-proxy"),
     )
     exact: bool = option(False, "Profile wavefront-proxy: copy the Java proxy's defects, too.")
+    deviations: dict[str, bool] = option(
+        {},
+        "wavefront-proxy: single differences from the Java proxy, {NAME: false} does as the proxy does; the table above has the names. With mapping.exact all are off.",
+    )
     application: list[str] = option(
         ["{application}", "{istio.namespace}", "{@namespace}", "none"],
         "istio: the application; the first template whose parts are all there.",
@@ -157,7 +161,7 @@ class MappingSettings:
     )
     url_query: str = option(
         "mask",
-        "Query strings in URLs: keep them, mask their values, or drop them.",
+        "istio: query strings in URLs: keep them, mask their values, or drop them; the profile wavefront-proxy ignores this and sends URLs as they are.",
         choices=("keep", "mask", "drop"),
     )
     span_logs: str = option(

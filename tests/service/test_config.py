@@ -121,6 +121,20 @@ def test_lists_in_the_environment_are_yaml_or_json_or_one_text():
     }
 
 
+def test_single_deviations_are_chosen_by_name(write):
+    path = write("mapping: {profile: wavefront-proxy, deviations: {odd_keys: no, tag_budget: yes}}")
+    assert settings_of(path).mapping.deviations == {"odd_keys": False, "tag_budget": True}
+    environ = {
+        "TRACEFWD_MAPPING__PROFILE": "wavefront-proxy",
+        "TRACEFWD_MAPPING__EXACT": "true",
+        "TRACEFWD_MAPPING__DEVIATIONS": "{odd_keys: false}",
+    }
+    loaded = load(None, environ, {})
+    assert loaded.settings.mapping.deviations == {"odd_keys": False}
+    text = show(loaded.settings, loaded.origins, format="yaml")
+    assert load(write(text), {}, {}).settings == loaded.settings
+
+
 def test_variables_that_kubernetes_sets_beside_a_service_are_not_ours():
     environ = {"TRACEFWD_PORT": "tcp://10.0.0.1:9411", "TRACEFWD_SERVICE_HOST": "10.0.0.1"}
     assert load(None, environ, {}).settings == Settings()
@@ -249,6 +263,26 @@ MISTAKES = {
     "pod as RED source": ("red: {source: ['{@pod}']}", ["red.source[0]", "series", "{service}"]),
     "blank RED tag": ("red: {tags: ['']}", ["red.tags[0]", "blank"]),
     "exact": ("mapping: {exact: true}", ["mapping.exact", "wavefront-proxy"]),
+    "deviations of the other profile": (
+        "mapping: {deviations: {odd_keys: false}}",
+        ["mapping.deviations (", "wavefront-proxy"],
+    ),
+    "unknown deviation": (
+        "mapping: {profile: wavefront-proxy, deviations: {od_keys: false}}",
+        ["mapping.deviations.od_keys (", "line 1", "did you mean odd_keys?"],
+    ),
+    "deviation that is no switch": (
+        "mapping: {profile: wavefront-proxy, deviations: {odd_keys: maybe}}",
+        ["mapping.deviations.odd_keys = 'maybe'", "true or false"],
+    ),
+    "deviations as a list": (
+        "mapping: {profile: wavefront-proxy, deviations: [odd_keys]}",
+        ["mapping.deviations (", "{NAME: false}"],
+    ),
+    "deviation from exact": (
+        "mapping: {profile: wavefront-proxy, exact: true, deviations: {odd_keys: true}}",
+        ["mapping.deviations.odd_keys = 'true'", "contradicts mapping.exact"],
+    ),
     "override group": ("mapping: {overrides: {service: {}}}", ["did you mean services?"]),
     "override field": (
         "mapping: {overrides: {services: {a: {aplication: x}}}}",

@@ -4,8 +4,9 @@ Two ways lead to the same span.  The usual one is for what Envoy sends: keys tha
 no cleaning, plausible times.  All that can be known from a span's keys, name or workload is looked up.  Everything else
 goes through ``wavefront_proxy_rules.py`` step by step.  A test holds the two together.
 
-With ``mapping.exact`` the proxy's defects are copied, too.  What its validation refuses comes back as a reject whose
-detail is the proxy's own message, and in ``red_only``, since the proxy's RED counts such spans all the same.
+With ``mapping.exact`` the proxy's defects are copied, too; ``mapping.deviations`` chooses single ones.  What its
+validation refuses comes back as a reject whose detail is the proxy's own message, and in ``red_only``, since the
+proxy's RED counts such spans all the same.
 
 Invariants: the decoder's spans are not written to; memo tables hold at most ``MEMO_ENTRIES_MAX`` entries, and no
 entry grows with what a client sends.  Pure but for these tables.
@@ -38,14 +39,13 @@ from tracefwd.processor import java_text, zipkin_rules
 from tracefwd.processor.outcome import tag_says_error
 from tracefwd.processor.wavefront_proxy_rules import (
     DEFAULT_SOURCE,
-    EXACT,
-    REPAIRED,
     RESERVED_KEYS,
     Deviations,
     Repairs,
     SpanRules,
     batch_breaker,
     bounded,
+    chosen_deviations,
 )
 from tracefwd.processor.wavefront_proxy_span import (
     Pairs,
@@ -94,7 +94,7 @@ class _Workload(Struct):
 
 
 def make_wavefront_proxy_mapper(mapping: MappingSettings, red: RedSettings) -> Mapper:
-    return _ProxyMapper(mapping, red, EXACT if mapping.exact else REPAIRED)
+    return _ProxyMapper(mapping, red, chosen_deviations(mapping))
 
 
 class _ProxyMapper:
@@ -129,9 +129,12 @@ class _ProxyMapper:
             if usual is not None:
                 mapped.append(usual)
                 continue
-            breaker = None if self._deviations.batch_survives else batch_breaker(span)
+            breaker = batch_breaker(span, self._deviations)
             if breaker is not None:
-                rejects += _lost(spans[index:], breaker)
+                rejects.append(_thrown_on(span, breaker))
+                if self._deviations.batch_survives:
+                    continue
+                rejects += map(_lost, spans[index + 1 :])
                 break
             made, refusal = self._maker.make(span, now_us, repairs, kind_known=kind_known)
             if refusal is None:
@@ -277,17 +280,16 @@ class _ProxyMapper:
         return workload
 
 
-def _lost(spans: list[Span], part: str) -> list[Reject]:
-    """The span that the proxy's cleaning throws on, and those behind it."""
-    first, *rest = spans
-    detail = f"empty {'source' if part == 'source' else 'tag key'}: the proxy fails the rest of the batch"
-    return [
-        Reject("invalid", part, detail, _sample(first)),
-        *[
-            Reject("invalid", "batch", "behind a span that fails its batch", _sample(span))
-            for span in rest
-        ],
-    ]
+def _thrown_on(span: Span, part: str) -> Reject:
+    """The proxy's cleaning throws before RED sees the span, so it is counted nowhere else."""
+    what = "source" if part == "source" else "tag key"
+    return Reject(
+        "invalid", part, f"empty {what}: the proxy fails the batch from here", _sample(span)
+    )
+
+
+def _lost(span: Span) -> Reject:
+    return Reject("invalid", "batch", "behind a span that fails its batch", _sample(span))
 
 
 def _sample(span: Span) -> bytes:

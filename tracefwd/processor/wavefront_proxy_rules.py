@@ -8,7 +8,7 @@ Where we do not follow the proxy there is a switch in ``Deviations``, and nowher
 included.  Pure: ``repairs`` is the caller's tally, by ``limits.REPAIR_KINDS``.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TypeVar
 
 from msgspec import Struct
@@ -27,6 +27,7 @@ from tracefwd.limits import (
 from tracefwd.model import Annotation, Reject, Span
 from tracefwd.processor import java_text, zipkin_rules
 from tracefwd.processor.outcome import tag_says_error
+from tracefwd.settings import MappingSettings
 
 DEFAULT_SOURCE = "zipkin"
 DEFAULT_SERVICE = "defaultService"
@@ -58,34 +59,44 @@ class Deviations:
     """``host``, ``spanId``, ``traceId`` and ``SOURCE`` get a leading underscore (the proxy's lines lose the span's own
     source or ids to the first three; the last is left out)."""
     odd_keys: bool = False
-    """Empty keys and keys of digits get a leading underscore (the proxy fails the batch, or the line)."""
+    """Empty keys (if ``batch_survives``) and keys of digits get a leading underscore (the proxy fails the batch, or its
+    line cannot be read back)."""
     trailing_backslash: bool = False
     """A name or value that ends in a backslash gets a full stop (the proxy's line cannot be read back)."""
     missing_start: bool = False
     """No timestamp: the span started at arrival minus duration (the proxy: in 1970)."""
     past_start: bool = False
-    """The same for a start before September 2001, whose milliseconds every reader takes for seconds."""
+    """The same for a start before September 2001 (every reader takes the proxy's milliseconds for seconds)."""
     future_start: bool = False
     """The same for a start more than 24 h ahead (the proxy refuses the span)."""
     impossible_duration: bool = False
     """A duration longer than since 1970 is 0 (every reader takes the proxy's for an end time)."""
     blank_is_absent: bool = False
     """A name, service or source of blanks counts as none, and a value of control characters alone as blank (the proxy
-    sends an empty name and the source ``--``, refuses the span, fails the batch)."""
+    sends an empty name and a source of dashes, refuses the span for such a service or value, fails the batch for an
+    empty source)."""
     cut_not_refused: bool = False
     """Over-long names, keys and sources are cut (the proxy refuses the span)."""
     tag_budget: bool = False
-    """Above 50 tags the last ones are left out (the proxy refuses the span)."""
+    """Above 50 tags the client's last ones are left out, but for those that Wavefront's pages are built on (the proxy
+    refuses the span)."""
     whole_characters: bool = False
     """A cut splits no character (the proxy leaves ``?``)."""
     kind_without_endpoint: bool = False
-    """Spans without endpoints and tags keep their kind (the proxy reads them as Zipkin v1)."""
+    """JSON bodies without any endpoint and tag keep their spans' kinds (the proxy reads them as Zipkin v1, which has
+    none)."""
     batch_survives: bool = False
-    """A span with an empty key or source fails alone (the proxy loses the rest of its batch)."""
+    """A span with an empty key or source fails alone, unless ``odd_keys`` or ``blank_is_absent`` mends it (the proxy
+    loses the rest of its batch)."""
 
 
 EXACT = Deviations()
 REPAIRED = Deviations(**{field.name: True for field in fields(Deviations)})
+
+
+def chosen_deviations(mapping: MappingSettings) -> Deviations:
+    """All or, with ``exact``, none, but for the operator's own choices (names are checked by the configuration)."""
+    return replace(EXACT if mapping.exact else REPAIRED, **mapping.deviations)
 
 
 class Draft(Struct):
@@ -123,14 +134,20 @@ def note(repairs: Repairs, kind: str) -> None:
     repairs[kind] = repairs.get(kind, 0) + 1
 
 
-def batch_breaker(span: Span) -> str | None:
-    """Which part of this span the proxy's cleaning throws on, and with it loses the rest of the batch."""
+def batch_breaker(span: Span, deviations: Deviations) -> str | None:
+    """Which part of this span the cleaning throws on.
+
+    Where the batch does not survive that, it is every part that the proxy's throws on; else what is not mended.
+    """
     tags = span.tags
     if not tags:
         return None
-    if tags.get("source") == "":
+    survives = deviations.batch_survives
+    if tags.get("source") == "" and not (survives and deviations.blank_is_absent):
         return "source"
-    return "tags" if "" in tags and not java_text.is_blank(tags[""]) else None
+    if "" in tags and not java_text.is_blank(tags[""]):
+        return None if survives and deviations.odd_keys else "tags"
+    return None
 
 
 class SpanRules:
@@ -269,13 +286,13 @@ class SpanRules:
         return service
 
     def source(self, tag: str | None, repairs: Repairs) -> str:
-        """``tag`` is not empty where ``batch_breaker`` matters."""
+        """``tag`` is not empty unless blanks count as absent: ``batch_breaker`` comes first."""
         if tag is None:
             return DEFAULT_SOURCE
         if self.deviations.blank_is_absent and java_text.is_blank(tag):
             note(repairs, "blank_value")
             return DEFAULT_SOURCE
-        source = naming.clean_key(tag) if tag else DEFAULT_SOURCE
+        source = naming.clean_key(tag)
         if self.deviations.cut_not_refused and len(source) > self.source_length_max:
             note(repairs, "source_cut")
             return source[: self.source_length_max]

@@ -3,6 +3,7 @@
 Keys that were refused while they were read are left alone (``Report.is_broken``).
 """
 
+import dataclasses
 import math
 import re
 from collections.abc import Iterable
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tracefwd.processor import templates
+from tracefwd.processor.wavefront_proxy_rules import Deviations
 from tracefwd.service import units
 from tracefwd.service.config_options import Option, catalogue, get
 from tracefwd.service.config_report import Report, did_you_mean
@@ -115,6 +117,7 @@ def _check_mapping(settings: Settings, report: Report) -> None:
     if mapping.exact and mapping.profile == "istio" and not report.is_broken("mapping.profile"):
         reason = "has a meaning in the profile wavefront-proxy only; set mapping.profile (--profile wavefront-proxy)"
         report.refuse("mapping.exact", reason, shown="true")
+    _check_deviations(settings, report)
     for index, code in enumerate(mapping.errors.grpc_codes):
         if not 0 <= code <= _GRPC_CODE_MAX:
             reason = f"is no gRPC status code; write 0 to {_GRPC_CODE_MAX}"
@@ -126,6 +129,27 @@ def _check_mapping(settings: Settings, report: Report) -> None:
     for index, tag in enumerate(settings.red.tags):
         if not tag.strip():
             report.refuse(f"red.tags[{index}]", "is blank; write a tag's key", shown=tag)
+
+
+def _check_deviations(settings: Settings, report: Report) -> None:
+    mapping = settings.mapping
+    key = "mapping.deviations"
+    if (
+        mapping.deviations
+        and mapping.profile == "istio"
+        and not report.is_broken("mapping.profile")
+    ):
+        reason = "has a meaning in the profile wavefront-proxy only; set mapping.profile (--profile wavefront-proxy)"
+        report.refuse(key, reason)
+        return
+    names = [field.name for field in dataclasses.fields(Deviations)]
+    for name, wanted in mapping.deviations.items():
+        if name not in names:
+            reason = f"there is no such deviation; {did_you_mean(name, names)}"
+            report.refuse(f"{key}.{name}", reason)
+        elif wanted and mapping.exact and not report.is_broken("mapping.exact"):
+            reason = "contradicts mapping.exact, which allows no deviation; remove one of them"
+            report.refuse(f"{key}.{name}", reason, shown="true")
 
 
 def _check_templates(settings: Settings, report: Report) -> None:

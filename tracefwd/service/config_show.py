@@ -26,6 +26,7 @@ _KINDS: dict[Any, str] = {
     list[TargetSettings]: "list of targets",
     dict[str, dict[str, dict[str, Any]]]: "mapping",
     dict[str, dict[str, float]]: "mapping",
+    dict[str, bool]: "mapping",
 }
 _UNITS = {"secret_path": "path of a secret", "url": "URL"}
 

@@ -299,6 +299,22 @@ def _read_rates(option: Option, node: Node, report: Report, key: str) -> Any:
     return MISSING if report.is_broken(key) else values
 
 
+def _read_switches(option: Option, node: Node, report: Report, key: str) -> Any:
+    """{NAME: true or false}; which names there are is ``config_checks.py``'s affair."""
+    if isinstance(node, Scalar) and node.text.lstrip().startswith("{"):
+        inner = read_text(node.text, f"{key} ({node.place})", None, report, lines=False)
+        node = inner if inner is not None else node
+    if not isinstance(node, Table):
+        report.refuse(key, "a mapping is expected; write {NAME: false}")
+        return MISSING
+    switch = dataclasses.replace(option, kind=bool, default=False)
+    return {
+        name: value
+        for name, child in node.entries.items()
+        if (value := read(switch, child, report, f"{key}.{name}")) is not MISSING
+    }
+
+
 _Reader = Callable[[Option, Node, Report, str], Any]
 _READERS: dict[Any, _Reader] = {
     str: _read_text,
@@ -311,6 +327,7 @@ _READERS: dict[Any, _Reader] = {
     list[TargetSettings]: _read_list,
     dict[str, dict[str, dict[str, Any]]]: _read_overrides,
     dict[str, dict[str, float]]: _read_rates,
+    dict[str, bool]: _read_switches,
 }
 
 __all__ = ["MISSING", "OVERRIDABLE", "read", "shown_value"]
