@@ -96,7 +96,8 @@ class Sink(AbstractContextManager["Sink"]):
 class Forwarder(AbstractContextManager["Forwarder"]):
     """``tracefwd run`` with one worker, pinned to the first core."""
 
-    def __init__(self, sink: Sink, options: list[str]) -> None:
+    def __init__(self, sink: Sink, options: list[str], environ: dict[str, str]) -> None:
+        self._environ = {**os.environ, **environ}
         self.intake, self.admin = free_port(), free_port()
         self._command = [
             "taskset", "-c", str(FORWARDER_CORE), sys.executable, "-m", "tracefwd", "run",
@@ -106,7 +107,9 @@ class Forwarder(AbstractContextManager["Forwarder"]):
         ]  # fmt: skip
 
     def __enter__(self) -> Self:
-        self._process = subprocess.Popen(self._command, cwd=ROOT, stderr=subprocess.DEVNULL)
+        self._process = subprocess.Popen(
+            self._command, cwd=ROOT, env=self._environ, stderr=subprocess.DEVNULL
+        )
         self.pid = self._process.pid
         deadline = time.monotonic() + 20
         while True:
@@ -174,9 +177,15 @@ def load(port: int, rate: float, seconds: float, connections: int) -> Any:
     return asyncio.run(generate(options))
 
 
-def measure(options: list[str], rate: float, seconds: float, connections: int) -> dict[str, float]:
+def measure(
+    options: list[str],
+    rate: float,
+    seconds: float,
+    connections: int,
+    environ: dict[str, str] | None = None,
+) -> dict[str, float]:
     """One run; rate 0 is a closed loop."""
-    with Sink() as sink, Forwarder(sink, options) as forwarder:
+    with Sink() as sink, Forwarder(sink, options, environ or {}) as forwarder:
         load(
             forwarder.intake, 2_000, 1.0, connections
         )  # warm up: imports, memo tables, connections
@@ -239,19 +248,26 @@ def main() -> int:
     args = parser.parse_args()
     os.sched_setaffinity(0, {OTHER_CORE})
     options = ["--profile", args.profile]
+    rules = {
+        "TRACEFWD_RULES__FILE": str(Path(__file__).with_name("ten_rules.yaml")),
+        "TRACEFWD_RULES__PORT": "9411",
+    }
     rows: dict[str, list[dict[str, float]]] = {}
     for _ in range(args.rounds):
         empty = measure_empty(args.seconds, args.connections)
         limit = measure(options, 0, args.seconds, args.connections)
         slow = measure(options, 10_000, args.seconds, args.connections)
         half = measure(options, limit["spans_per_s"] / 2, args.seconds, args.connections)
-        for name, found in (
-            ("empty", empty),
-            ("limit", limit),
-            ("10,000 spans/s", slow),
-            ("half", half),
-        ):
-            rows.setdefault(name, []).append(found)
+        ruled = measure(options, 0, args.seconds, args.connections, rules)
+        found = {
+            "empty": empty,
+            "limit": limit,
+            "10,000 spans/s": slow,
+            "half": half,
+            "ten rules": ruled,
+        }
+        for name, values in found.items():
+            rows.setdefault(name, []).append(values)
     medians = {
         name: {key: statistics.median(run[key] for run in runs) for key in runs[0]}
         for name, runs in rows.items()

@@ -111,15 +111,18 @@ class LineWriter:
         push = out.append
         logged: list[WavefrontSpan] = []
         names, heads, keys = self._names, self._heads, self._keys
+        trace_id = trace = ""
         for span in spans:
             entry = heads.get(id(span.head))
             head = entry[1] if entry is not None else self._render_head(span.head)
-            trace = span.trace_id
-            if len(trace) == 32:
-                # naming.uuid written out: calls would be a tenth of this loop.
-                trace = f"{trace[:8]}-{trace[8:12]}-{trace[12:16]}-{trace[16:20]}-{trace[20:]}"
-            else:
-                trace = naming.uuid(trace)
+            # A post's spans are often of one trace, and naming.uuid's calls would be a tenth of this loop.
+            if span.trace_id != trace_id:
+                trace_id = span.trace_id
+                if len(trace_id) == 32:
+                    t = trace_id
+                    trace = f"{t[:8]}-{t[8:12]}-{t[12:16]}-{t[16:20]}-{t[20:]}"
+                else:
+                    trace = naming.uuid(trace_id)
             # Every piece leaves its last quote to the next one: the keys' texts begin with it.
             push(
                 f'"{names[span.name]}" source="{names[span.source]}" '

@@ -66,6 +66,7 @@ class IstioMapper:
         self._span_logs = mapping.span_logs
         self._oversize = mapping.long_values == "span_log"
         self._verdicts: dict[Any, bool] = {}
+        self._ok_is_success = not self._outcome.failed("SERVER", "200", None, "-")
         self._known: set[str] = set()
         self._known_clean: dict[str, str] = {}
         # With RED dimensions or a naming template every span needs a look at all its tags.
@@ -98,8 +99,8 @@ class IstioMapper:
             or span.remote is not None
             or span.shared
             or span.debug
-            or self._failed(span.kind, tags)
-            or self._has_logs(span)
+            or not self._is_success(span.kind, tags)
+            or (span.annotations and self._has_logs(span))
         ):
             return self._map_complete(span, tags, workload, now_us, repairs)
         url = tags.get("http.url")
@@ -302,6 +303,17 @@ class IstioMapper:
         return tuple((key, clean[key]) for key in self._red_keys if key in clean)
 
     # Outcome and annotations
+
+    def _is_success(self, kind: str | None, tags: Mapping[str, str]) -> bool:
+        """Not failed; the usual answer without building a key."""
+        if (
+            self._ok_is_success
+            and tags.get("http.status_code") == "200"
+            and tags.get("response_flags") == "-"
+            and "grpc.status_code" not in tags
+        ):
+            return True
+        return not self._failed(kind, tags)
 
     def _failed(self, kind: str | None, tags: Mapping[str, str]) -> bool:
         key = (
