@@ -574,6 +574,17 @@ def test_totals_are_compared_per_series(a: str, b: str, expected: tuple[str, str
     assert found(compared([a], [b])) == [expected]
 
 
+def test_what_the_java_library_says_of_itself_is_left_out() -> None:
+    own = [
+        '"∆~sdk.java.internal_reporter.x.count" 3 source="s"',
+        '"~sdk.java.version" 1 source="s"',
+    ]
+    report = compared([*own, '"∆a" 3 source="s"'], ['"∆a" 3 source="s"'])
+    assert report.is_equal
+    [note] = report.notes
+    assert "left out" in note
+
+
 def test_series_in_doubt_are_explained() -> None:
     twice = compared(['"∆a" 3 source="s"'], ['"∆a" 6 source="s"'])
     assert "exactly twice" in next(iter(twice.kinds)).why

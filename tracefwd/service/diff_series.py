@@ -5,6 +5,8 @@
     heartbeats      a set of (source, tags)
     other points    a set of series with their last values
 
+The Java library's metrics about itself are left out, with a note.
+
 Quantiles.  A centroid stands for values between its neighbours' means, or within a bucket's width of its own; one that
 counts a single value is that value.  Two sides agree on a quantile when what it may be on one side overlaps with
 what it may be on the other.  For tracefwd's sketch this is the error it states (``processor/sketch.py``).
@@ -19,6 +21,8 @@ from tracefwd.service.diff_report import Report
 
 SUM_TOLERANCE = 1e-9
 QUANTILES = (0.5, 0.75, 0.9, 0.95, 0.99, 0.999)
+# The Java proxy's library counts its own work under these names.
+_OWN = "~sdk.java."
 # Half of red.centroids_max: a line of the sketch that was merged to fit holds more centroids than this.
 _UNMERGED_MAX = 50
 
@@ -36,7 +40,7 @@ def compare_series(a: dict[str, Any], b: dict[str, Any], report: Report) -> None
         ("heartbeats", _heartbeat),
         ("points", _point),
     ):
-        ours, theirs = _rows(a.get(signal, ())), _rows(b.get(signal, ()))
+        ours, theirs = (_rows(side.get(signal, ()), report) for side in (a, b))
         tally = report.tally(signal)
         for key, row in ours.items():
             other = theirs.get(key)
@@ -53,10 +57,15 @@ def compare_series(a: dict[str, Any], b: dict[str, Any], report: Report) -> None
                 _alone(report, signal, key, row, ours, in_a=False)
 
 
-def _rows(rows: Iterable[Row]) -> dict[Key, Row]:
+def _rows(rows: Iterable[Row], report: Report) -> dict[Key, Row]:
     """By series.  A tag ``source`` is the line's second one, and wins, as in Wavefront's own reader."""
     found: dict[Key, Row] = {}
     for row in rows:
+        if row.get("name", "").lstrip("\u2206\u0394").startswith(_OWN):
+            note = f"metrics of the Java reporter about itself ({_OWN}*) were left out"
+            if note not in report.notes:
+                report.notes.append(note)
+            continue
         tags = dict(row["tags"])
         source = tags.pop("source", row["source"])
         # Two characters look alike and mean the same: an increment.
