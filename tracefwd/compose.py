@@ -19,6 +19,7 @@ from tracefwd.processor.ruled import RuledMapper
 from tracefwd.processor.sampler import SpanSampler, make_sampler
 from tracefwd.processor.wavefront_proxy import make_wavefront_proxy_mapper
 from tracefwd.receiver.decode import make_decode
+from tracefwd.receiver.exact import make_exact_decode
 from tracefwd.receiver.span_lines import read_lines
 from tracefwd.settings import Settings, TargetSettings
 
@@ -54,7 +55,7 @@ def make_parts(settings: Settings) -> Parts:
     rules = load_rules(settings)
     ruled = None if rules is None else RuledMapper(mapper, rules, settings.red.tags)
     return Parts(
-        make_decode(proto_ids),
+        make_exact_decode(proto_ids) if settings.mapping.exact else make_decode(proto_ids),
         ruled or mapper,
         ruled,
         make_sampler(settings.sampling, exact=settings.mapping.exact),

@@ -230,7 +230,8 @@ class Mapped(Struct, gc=False):
     """What a mapper made of one body: spans for RED and sampling, and what it had to say about the rest.
 
     ``red_only`` are spans that are among the ``rejects``, too: they go nowhere, but RED counts them, as the
-    Java proxy's does.
+    Java proxy's does.  ``broken`` is the reject on which the rest of the batch was lost: its client hears of it
+    although spans before it were taken.
     """
 
     spans: list[WavefrontSpan]
@@ -238,6 +239,7 @@ class Mapped(Struct, gc=False):
     blocked: int = 0
     repairs: dict[str, int] | None = None
     red_only: Sequence[WavefrontSpan] = ()
+    broken: Reject | None = None
 
 
 Mapper = Callable[[Decoded, int], Mapped]

@@ -187,11 +187,12 @@ class Pipeline:
             self._account.reject(reject.reason)
         self._quarantine.add(rejects, now_us)
         # Envoy takes anything but 202 for loss, so one good span is enough for 202.
-        if decoded.spans:
+        if decoded.spans and mapped.broken is None:
             return ACCEPTED
-        first = rejects[0]
+        first = mapped.broken or rejects[0]
         more = f" (and {len(rejects) - 1} more)" if len(rejects) > 1 else ""
-        text = f"No readable span: {first.where}: {first.detail}{more}\n"
+        what = "No readable span" if mapped.broken is None else "The rest of the batch is lost"
+        text = f"{what}: {first.where}: {first.detail}{more}\n"
         return Answer(400, text.encode("utf-8", "replace"))
 
     def _count_repairs(self, *parts: dict[str, int] | None) -> None:

@@ -43,6 +43,7 @@ class RuledMapper:
             blocked=mapped.blocked + blocked,
             repairs=repairs or None,
             red_only=[span for span in mapped.red_only if self._pass(span, repairs) is not None],
+            broken=mapped.broken,
         )
 
     def filter(

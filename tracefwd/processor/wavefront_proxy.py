@@ -124,6 +124,7 @@ class _ProxyMapper:
         rejects: list[Reject] = []
         red_only: list[WavefrontSpan] = []
         repairs: Repairs = {}
+        broken: Reject | None = None
         for index, span in enumerate(spans):
             usual = self._usual(span, now_us, plain) if short_cut else None
             if usual is not None:
@@ -134,6 +135,7 @@ class _ProxyMapper:
                 rejects.append(_thrown_on(span, breaker))
                 if self._deviations.batch_survives:
                     continue
+                broken = rejects[-1]
                 rejects += map(_lost, spans[index + 1 :])
                 break
             made, refusal = self._maker.make(span, now_us, repairs, kind_known=kind_known)
@@ -143,7 +145,7 @@ class _ProxyMapper:
                 refusal.sample = _sample(span)
                 rejects.append(refusal)
                 red_only.append(made)
-        return Mapped(mapped, rejects, repairs=repairs or None, red_only=red_only)
+        return Mapped(mapped, rejects, repairs=repairs or None, red_only=red_only, broken=broken)
 
     # The usual span
 

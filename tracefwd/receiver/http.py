@@ -10,6 +10,7 @@ Nothing here looks into a body or knows its format.  Host is ignored: clusters n
 import asyncio
 import random
 import socket
+from collections.abc import Container
 from itertools import accumulate
 from math import inf
 
@@ -31,12 +32,21 @@ class HttpReceiver:
     """Serves one listening socket and counts what it serves.
 
     ``ingest`` is called once per readable request, in the loop's thread.  ``seed`` feeds the jitter of
-    connection ages, nothing else.
+    connection ages, nothing else.  ``paths``: where requests are taken; None is the settings' and Zipkin's own.
+    ``exact``: requests that are not for us are answered as by the Java proxy (``http_exact.py``).
     """
 
-    def __init__(self, settings: ReceiverSettings, ingest: Ingest, *, seed: int = 0) -> None:
+    def __init__(
+        self,
+        settings: ReceiverSettings,
+        ingest: Ingest,
+        *,
+        seed: int = 0,
+        paths: Container[bytes] | None = None,
+        exact: bool = False,
+    ) -> None:
         self._settings = settings
-        self._intake = Intake(settings, ingest)
+        self._intake = Intake(settings, ingest, paths, exact=exact)
         self._random = random.Random(seed)  # noqa: S311 - spreads reconnections, guards nothing
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.TimerHandle | None = None
@@ -119,9 +129,12 @@ class HttpReceiver:
             self._server = None
 
     def _connection(self) -> Connection:
+        return Connection(self._intake, self._retire_at())
+
+    def _retire_at(self) -> float:
+        """When a connection that is made now has reached its age."""
         jitter = self._random.uniform(1 - _AGE_JITTER, 1 + _AGE_JITTER)
-        now = asyncio.get_running_loop().time()
-        return Connection(self._intake, retire_at=now + self._age_max * jitter)
+        return asyncio.get_running_loop().time() + self._age_max * jitter
 
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()

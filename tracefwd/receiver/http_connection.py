@@ -15,6 +15,7 @@ import asyncio
 import logging
 from bisect import bisect_left
 from collections import Counter, deque
+from collections.abc import Container
 from math import inf
 from time import perf_counter
 from typing import cast
@@ -44,10 +45,19 @@ _LOG_INTERVAL_S = 60.0
 class Intake:
     """What a receiver's connections share: options, the way in, and counts."""
 
-    def __init__(self, settings: ReceiverSettings, ingest: Ingest) -> None:
+    def __init__(
+        self,
+        settings: ReceiverSettings,
+        ingest: Ingest,
+        paths: Container[bytes] | None = None,
+        *,
+        exact: bool = False,
+    ) -> None:
+        """``paths``: where requests are taken, decoded; None is Zipkin's own and the settings'."""
         self.settings = settings
         self.ingest = ingest
-        self.paths = say.served_paths(settings.paths)
+        self.paths = say.served_paths(settings.paths) if paths is None else paths
+        self.exact = exact
         self.draining = False
         self.connections: set[Connection] = set()
         # Of these, the ones that only get a 503.
@@ -123,7 +133,9 @@ class Connection(asyncio.Protocol):
     def __init__(self, intake: Intake, retire_at: float) -> None:
         self._intake = intake
         self._transport: asyncio.Transport | None = None
-        self._reader = RequestReader(intake.settings, intake.paths, self._serve, self._invite_body)
+        self._reader = RequestReader(
+            intake.settings, intake.paths, self._serve, self._invite_body, exact=intake.exact
+        )
         self._retire_at = retire_at
         # The next answer ought to be the last: too old, or draining.
         self._retiring = False
@@ -384,12 +396,15 @@ class Connection(asyncio.Protocol):
             return
         self._balance_reading()
 
+    def _is_full(self) -> bool:
+        return not self._lingering and (self._stalled or len(self._queue) >= _HELD_MAX)
+
     def _balance_reading(self) -> None:
         """Read only while answers can leave."""
         transport = self._transport
         if transport is None or transport.is_closing():
             return
-        pause = not self._lingering and (self._stalled or len(self._queue) >= _HELD_MAX)
+        pause = self._is_full()
         if pause != self._paused:
             self._paused = pause
             self._deadline = 0.0

@@ -71,7 +71,9 @@ def render(answer: Answer, manner: int, *, last: bool) -> bytes:
     head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
     if status == 100:
         return f"{head}\r\n".encode()
-    head += f"Content-Length: {len(body)}\r\n{_MORE_FIELDS.get(status, '')}"
+    # A 204 has no body to give the length of (RFC 9110, 8.6).
+    length = "" if status == 204 else f"Content-Length: {len(body)}\r\n"
+    head += f"{length}{_MORE_FIELDS.get(status, '')}"
     if body:
         head += "Content-Type: text/plain; charset=utf-8\r\n"
     if last:

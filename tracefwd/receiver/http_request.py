@@ -9,12 +9,13 @@
 No clock, no transport, no answer is made here: ``feed`` hands over what it read, or raises ``Refused``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 import httptools
 
 from tracefwd.errors import UnsupportedEncoding
 from tracefwd.model import Answer
+from tracefwd.receiver import http_exact
 from tracefwd.receiver import http_messages as say
 from tracefwd.receiver.inflate import coding_of
 from tracefwd.settings import ReceiverSettings
@@ -43,6 +44,7 @@ class RequestReader:
     __slots__ = (
         "_body",
         "_ended",
+        "_exact",
         "_fields",
         "_head_bytes",
         "_known_head",
@@ -68,14 +70,17 @@ class RequestReader:
     def __init__(
         self,
         settings: ReceiverSettings,
-        paths: frozenset[bytes],
+        paths: Container[bytes],
         on_request: Callable[[bytes], bool],
         on_expect: Callable[[], None],
+        *,
+        exact: bool = False,
     ) -> None:
         self._settings = settings
         self._paths = paths
         self._on_request = on_request
         self._on_expect = on_expect
+        self._exact = exact
         self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
         self._ended = False
         # Bytes fed since the parser last got anywhere: unfinished headers, trailers or chunk extensions.
@@ -125,7 +130,7 @@ class RequestReader:
         except httptools.HttpParserError as error:
             # Behind a client's own "Connection: close" anything may stand.
             if not self._ended:
-                raise say.refusal_of(error, data) from error
+                raise self._refusal(say.refusal_of(error, data)) from error
         if self.phase != IDLE:
             self._watch_progress(len(data))
         elif between and self.stage == stage + 3:
@@ -159,7 +164,10 @@ class RequestReader:
             return
         self._stuck_bytes += fed
         if self._stuck_bytes > self._settings.header_bytes_max:
-            raise say.header_too_large(self._settings.header_bytes_max)
+            raise self._refusal(say.header_too_large(self._settings.header_bytes_max))
+
+    def _refusal(self, refused: say.Refused) -> say.Refused:
+        return http_exact.in_its_words(refused) if self._exact else refused
 
     def _learn_head(self, data: bytes) -> None:
         """Remember the head of the one request that ``data`` is, if nothing about it is special."""
@@ -209,8 +217,10 @@ class RequestReader:
         self._known_head = b""
         self.manner = 0
         self.size = 0
+        if self._exact:
+            http_exact.check_size(self._url, self._head_bytes)
         if self._head_bytes + len(self._url) > settings.header_bytes_max:
-            raise say.header_too_large(settings.header_bytes_max)
+            raise self._refusal(say.header_too_large(settings.header_bytes_max))
         self.close_after = not parser.should_keep_alive()
         # No version but 1.1 keeps a connection open unasked.
         if self.close_after or b"connection" in fields:
@@ -257,7 +267,9 @@ class RequestReader:
             self.manner |= say.NO_BODY
         elif method == b"CONNECT":
             # What follows would be another protocol.
-            raise say.Refused(say.NOT_ALLOWED, "protocol")
+            raise self._refusal(say.Refused(say.NOT_ALLOWED, "protocol"))
+        if self._exact:
+            return http_exact.route(method, self._url, self._paths)
         if self._url not in self._paths and say.path_of(self._url) not in self._paths:
             return say.NOT_FOUND
         return None if method == b"POST" else say.NOT_ALLOWED
@@ -266,6 +278,9 @@ class RequestReader:
         try:
             self.coding = coding_of(header)
         except UnsupportedEncoding as error:
+            # The proxy reads such a body as it is.
+            if self._exact:
+                return
             self.refusal = self.refusal or Answer(415, f"{error}\n".encode())
 
     def _meet_expectation(self) -> None:

@@ -123,7 +123,9 @@ def compose(settings: Settings) -> Parts:
         if target.role != "failover"
     ]
     pipeline = make_pipeline(settings, targets, now_us=lambda: time.time_ns() // 1_000)
-    receiver = HttpReceiver(settings.receiver, pipeline.ingest, seed=_seed())
+    receiver = HttpReceiver(
+        settings.receiver, pipeline.ingest, seed=_seed(), exact=settings.mapping.exact
+    )
     watch = RulesWatch(settings, pipeline.ruled)
     return Parts(pipeline, receiver, [target for _, target in targets], watch.check)
 

@@ -1,0 +1,206 @@
+"""``mapping.exact``: the bodies that the Java proxy refuses are refused, and the others mean the same."""
+
+import base64
+import gzip
+import json
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.conftest import JAVA_PROXY, envoy_bodies
+from tracefwd import limits
+from tracefwd.model import Decoded, Encoding
+from tracefwd.receiver.decode import make_decode
+from tracefwd.receiver.exact import make_exact_decode
+
+ODD = json.loads((JAVA_PROXY / "odd-inputs.json").read_text())
+# The proxy answers these before it looks into a body, or only behind the decoding.
+DECODED = [
+    entry
+    for entry in ODD
+    if entry.get("path", "/api/v2/spans").startswith(("/api/v2/spans", "/api/v1/spans"))
+    and entry.get("method", "POST") == "POST"
+    and not entry["answer"].startswith(("Unsupported", "Decompression", 'reason: "Illegal'))
+    and entry["name"] != "header of 9000 characters"
+    and "String index" not in entry["answer"]
+]
+IDS = {"traceId": "463ac35c9f6413ad48485a3953bb6124", "id": "a2fb4a1d1a96d312"}
+TAGS = {"tags": {"component": "proxy"}}
+decode = make_exact_decode()
+
+
+def body_of(entry: dict[str, Any]) -> bytes:
+    raw = entry["body"].encode() if "body" in entry else base64.b64decode(entry["body_base64"])
+    coding = (entry.get("headers") or {}).get("content-encoding", "")
+    inflate: Callable[[bytes], bytes]
+    inflate = {"gzip": gzip.decompress, "deflate": zlib.decompress}.get(coding, bytes)  # type: ignore[assignment]
+    return inflate(raw)
+
+
+def read(*spans: Any) -> Decoded:
+    return decode(json.dumps(spans).encode(), "application/json")
+
+
+def refusal(*spans: Any) -> tuple[str, str]:
+    decoded = read(*spans)
+    assert not decoded.spans
+    assert len(decoded.rejects) == len(spans)
+    first, *others = decoded.rejects
+    assert first.reason in limits.REJECT_REASONS
+    assert {other.where for other in others} <= {"batch"}
+    return first.reason, first.where
+
+
+@pytest.mark.parametrize("entry", DECODED, ids=lambda entry: entry["name"])
+def test_a_body_is_refused_whole_exactly_when_the_proxy_refuses_it(entry: dict[str, Any]) -> None:
+    decoded = decode(body_of(entry), "application/json")
+    assert (entry["status"] == 400) == bool(decoded.rejects)
+    assert not (decoded.rejects and decoded.spans)
+
+
+@pytest.mark.parametrize("path", envoy_bodies() + envoy_bodies("proto"), ids=lambda path: path.stem)
+def test_what_envoys_send_is_read_as_ever(path: Any) -> None:
+    ours, ordinary = (one(path.read_bytes(), "") for one in (decode, make_decode("keep")))
+    assert ours.spans == ordinary.spans
+    assert not ours.rejects
+
+
+def test_every_span_of_a_refused_batch_is_counted() -> None:
+    good = IDS | TAGS
+    assert refusal(good, {"id": "1"} | TAGS, good) == ("trace_id", "traceId")
+    assert refusal(good, 1) == ("not_a_span", "span")
+    assert refusal(good, good | {"kind": "zeta"}) == ("invalid", "kind")
+    cut = json.dumps([good, good]).encode()[:-30]
+    decoded = decode(cut, "")
+    assert [reject.where for reject in decoded.rejects][1:] == ["batch"]
+    assert decoded.rejects[0].reason == "syntax"
+
+
+def test_the_rejects_of_one_body_are_bounded() -> None:
+    many = b"[" + b",".join([b"1"] * (limits.REJECTS_PER_BODY_MAX * 3)) + b"]"
+    assert len(decode(many, "").rejects) == limits.REJECTS_PER_BODY_MAX
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"traceId": "463ac35c9f6413a"}, "traceId"),
+        ({"traceId": "463AC35C9F6413AD"}, "traceId"),
+        ({"traceId": True}, "traceId"),
+        ({"id": "a2fb4a1d1a96d31200"}, "id"),
+        ({"parentId": ""}, "parentId"),
+        ({"parentId": "x"}, "parentId"),
+        ({"timestamp": 1.5}, "timestamp"),
+        ({"timestamp": True}, "timestamp"),
+        ({"duration": "many"}, "duration"),
+        ({"duration": 2**63 + 2**12}, "duration"),
+        ({"tags": {"a": None}}, "tags"),
+        ({"tags": {"a": [1]}}, "tags"),
+        ({"debug": 1}, "debug"),
+        ({"annotations": [{"timestamp": 1}]}, "annotations"),
+        ({"annotations": {}}, "annotations"),
+        ({"localEndpoint": {"port": 65536}}, "port"),
+        ({"localEndpoint": {"port": 2**31}}, "port"),
+        ({"remoteEndpoint": []}, "remoteEndpoint"),
+    ],
+)
+def test_a_field_that_the_library_cannot_read_fails_the_batch(
+    change: dict[str, Any], where: str
+) -> None:
+    assert refusal(IDS | TAGS | change)[1] == where
+
+
+@pytest.mark.parametrize(
+    ("change", "member", "value"),
+    [
+        ({"timestamp": "1700000000123456"}, "timestamp_us", 1_700_000_000_123_456),
+        ({"timestamp": 1.7e15}, "timestamp_us", 1_700_000_000_000_000),
+        ({"duration": " 5e3 "}, "duration_us", 5_000),
+        ({"name": 12}, "name", "12"),
+        ({"debug": False}, "debug", False),
+        ({"parentId": "0"}, "parent_id", None),
+        ({"parentId": "a2fb4a1d1a96d312"}, "parent_id", None),
+        ({"tags": {"a": 1.50}}, "tags", {"a": "1.5"}),
+    ],
+)
+def test_what_the_library_forgives_is_taken(
+    change: dict[str, Any], member: str, value: object
+) -> None:
+    [span] = read(IDS | TAGS | change).spans
+    assert getattr(span, member) == value
+
+
+def test_words_anywhere_in_the_body_make_it_version_2() -> None:
+    bare = IDS | {"kind": "CLIENT"}
+    decoded = read(bare)
+    assert (decoded.encoding, decoded.spans[0].kind) == (Encoding.JSON_V1, None)
+    decoded = read(bare | {"tags": None})
+    assert (decoded.encoding, decoded.spans[0].kind) == (Encoding.JSON_V2, "CLIENT")
+    assert decoded.spans[0].tags == {}, "the mapper shall see that it is v2"
+
+
+def test_version_1_takes_the_right_half_of_an_odd_id() -> None:
+    [span] = read({"traceId": "1" + "2" * 16, "id": "3" + "4" * 16, "parentId": None}).spans
+    assert (span.trace_id, span.span_id) == ("2" * 16, "4" * 16)
+    assert refusal({"traceId": "0", "id": "1"}) == ("trace_id", "traceId")
+    assert refusal({"traceId": "1"}) == ("span_id", "id")
+
+
+def test_thrift_is_named() -> None:
+    [reject] = decode(b"\x0c\0\0\0\1\x0b", "application/x-thrift").rejects
+    assert "Thrift" in reject.detail
+
+
+def test_one_bad_span_fails_a_proto_batch() -> None:
+    good = b"\x0a\x10" + b"\x11" * 16 + b"\x1a\x08" + b"\x22" * 8
+    long_id = b"\x0a\x10" + b"\x11" * 16 + b"\x1a\x09" + b"\x22" * 9
+    without = b"\x0a\x10" + b"\x11" * 16
+    framed = [b"\n" + bytes([len(span)]) + span for span in (good, long_id, without)]
+    assert len(decode(framed[0], "").spans) == 1
+    for bad in framed[1:]:
+        decoded = decode(framed[0] + bad + framed[0], "")
+        assert not decoded.spans
+        assert (len(decoded.rejects), decoded.rejects[0].reason) == (3, "span_id")
+
+
+def test_a_proto_span_whose_length_is_a_bracket_is_no_json() -> None:
+    span = b"\x0a\x10" + b"\x11" * 16 + b"\x1a\x08" + b"\x22" * 8 + b"\x2a\x3d" + b"n" * 61
+    assert len(span) == ord("[")
+    assert decode(b"\n" + bytes([len(span)]) + span, "").spans[0].name == "n" * 61
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
+    max_leaves=4,
+)
+MEMBERS = ["kind", "name", "timestamp", "duration", "localEndpoint", "annotations", "tags", "debug"]
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.lists(
+        st.dictionaries(st.sampled_from([*MEMBERS, "parentId", "x"]), VALUES).map(
+            lambda members: IDS | members
+        ),
+        max_size=3,
+    ),
+    st.binary(max_size=3),
+)
+def test_anything_is_taken_whole_or_refused_whole(spans: list[Any], behind: bytes) -> None:
+    decoded = decode(json.dumps(spans).encode() + behind, "")
+    assert not (decoded.spans and decoded.rejects)
+    assert len(decoded.spans or decoded.rejects) == len(spans)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.binary(max_size=40), st.sampled_from([b"", b"[", b"\n", b"[{", b"\x0c"]))
+def test_no_bytes_break_it(rest: bytes, first: bytes) -> None:
+    decoded = decode(first + rest, "")
+    assert not (decoded.spans and decoded.rejects)
