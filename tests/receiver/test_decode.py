@@ -107,3 +107,15 @@ def test_decoders_share_nothing() -> None:
         bytes.fromhex(keep(PROTO, "").spans[0].span_id)[::-1].hex()
         == turn(PROTO, "").spans[0].span_id
     )
+
+
+@pytest.mark.parametrize("length", [0x5B, 0x7B])
+def test_a_proto_span_whose_length_is_a_bracket_is_no_json(length):
+    ids = b"\x0a\x08" + b"\x01" * 8 + b"\x1a\x08" + b"\x02" * 8
+    name = b"n" * (length - len(ids) - 2)
+    body = b"\x0a" + bytes([length]) + ids + b"\x2a" + bytes([len(name)]) + name
+    decoded = make_decode()(body, "")
+    assert [span.name for span in decoded.spans] == [name.decode()]
+    assert decoded.encoding is Encoding.PROTO3
+    indented = b'\n[\n  {"traceId": "1", "id": "2"}\n]'
+    assert [span.span_id for span in make_decode()(indented, "").spans] == ["0" * 15 + "2"]

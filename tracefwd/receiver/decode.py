@@ -24,6 +24,8 @@ _LIST_OF_SPANS = 0x0A
 # A Thrift list of structs in TBinary begins with the element's type (11 or 12) and four bytes of length.
 _THRIFT_FIRST = (0x0B, 0x0C)
 _GZIP = b"\x1f\x8b"
+# How far behind a first bracket its content may begin: indentation, not more.
+_PEEK_BYTES = 1_024
 
 
 def make_decode(proto_ids: str = "auto") -> Decode:
@@ -50,12 +52,19 @@ def make_decode(proto_ids: str = "auto") -> Decode:
 def _json_at(body: bytes) -> int | None:
     """Where a JSON list or object begins behind a byte order mark and blanks.
 
-    A newline is also the first byte of a proto3 list, but there a span's length and first field follow, and
-    no field of a span begins with a bracket or, after a blank, with another blank.
+    A newline is also the first byte of a proto3 list, and a first span of 91 or 123 bytes has a bracket for its length.
+    Behind that comes the span's first field: never what may follow a bracket in JSON.
     """
     begin = len(_BYTE_ORDER_MARK) if body.startswith(_BYTE_ORDER_MARK) else 0
     at = len(body) - len(body[begin:].lstrip(_JSON_BLANKS))
-    return at if body[at : at + 1] in _BRACKETS else None
+    bracket = body[at : at + 1]
+    if bracket not in _BRACKETS:
+        return None
+    if body[:1] == b"\n":
+        inside = body[at + 1 : at + 1 + _PEEK_BYTES].lstrip(_JSON_BLANKS)[:1]
+        if inside not in ((b"{", b"]") if bracket == b"[" else (b'"', b"}")):
+            return None
+    return at
 
 
 def _refused(body: bytes, content_type: str) -> Decoded:
