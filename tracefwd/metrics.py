@@ -85,8 +85,8 @@ CATALOGUE: tuple[Metric, ...] = (
     Metric(
         "tracefwd_sampler_sampled_out_spans_total",
         "counter",
-        (),
-        "Spans that sampling kept back; RED counts them.",
+        ("policy",),
+        "Spans that sampling kept back, by the policy that let them go; RED counts them.",
     ),
     Metric("tracefwd_red_active_series", "gauge", (), "RED series in memory."),
     Metric(

@@ -16,7 +16,7 @@ import msgspec
 
 from tracefwd import naming
 from tracefwd.compose import Parts, make_parts, make_writer
-from tracefwd.model import Decoded, RedKey, RedPoint, Span, Verdict, WavefrontSpan
+from tracefwd.model import Decoded, RedKey, RedPoint, Span, WavefrontSpan
 from tracefwd.service.convert import complain, first_target, read_body
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def explain(settings: "Settings", body: bytes) -> Iterator[dict[str, Any]]:
             }
         for span, out in zip(decoded.spans, mapped.spans, strict=False):
             lines = b"".join(payload.data for payload in writer.write([out])).decode().splitlines()
-            keep = parts.sampler is None or parts.sampler(out) is Verdict.KEEP
+            policy = "" if parts.sampler is None else parts.sampler.judge(out)
             yield {
                 "span": out.span_id,
                 "trace": out.trace_id,
@@ -84,7 +84,7 @@ def explain(settings: "Settings", body: bytes) -> Iterator[dict[str, Any]]:
                     vars(_fate(path, value, span, out, settings)) for path, value in _fields(raw)
                 ],
                 "red": _red(out) if settings.red.enabled and out.red else [],
-                "sampling": "kept" if keep else f"sampled out at rate {settings.sampling.rate:g}",
+                "sampling": f"sampled out by {policy}" if policy else "kept",
                 "repairs": {**(decoded.repairs or {}), **(mapped.repairs or {})},
             }
 
