@@ -16,6 +16,13 @@ def test_names_and_shape_stay_values_go() -> None:
     assert mask(b"\x0a\x10secret") == "(8 bytes that are not JSON)"
 
 
+def test_a_span_line_shows_its_keys_alone() -> None:
+    sample = b'"op" source=web spanId=0-0 "http.url"="http://a/?token=s3cret" n=7 \'q=s 12 "cut'
+    assert mask(sample) == (
+        '"***" source="***" spanId="***" "http.url"="***" n=0 \'q="***" 0 "***"'
+    )
+
+
 @given(st.text(st.characters(categories=["L"]), min_size=3, max_size=30), st.data())
 def test_no_text_value_is_ever_shown(secret: str, data: st.DataObject) -> None:
     secret = f"S3{secret}"

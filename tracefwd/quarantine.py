@@ -15,12 +15,17 @@ from tracefwd.model import Reject
 _TEXT = re.compile(r'"(?:[^"\\]|\\.)*(?:"|$)', re.DOTALL)
 # What names a field or a well-known tag, and tells a person where they are; everything else is a value.
 _NUMBER = re.compile(r"-?\d[\d.eE+-]*")
+# What a span line is made of: quoted text (a backslash escapes its quote), "=", anything else up to a blank or "=".
+_LINE_PIECE = re.compile(r'"(?:[^"\\]|\\"|\\(?!"))*(?:"|$)|=|[^\s="]+|"')
+_SHOWN_KEY_MAX = 66
 _SHOWN_DETAIL_MAX = 300
 
 
 def mask(sample: bytes) -> str:
-    """Field names and structure; texts as "***", numbers as 0, what is no JSON as its length alone."""
+    """Field names and structure; texts as "***", numbers as 0, what is neither JSON nor a span line as its length."""
     text = sample.decode("utf-8", "replace")
+    if "=" in text and not text.lstrip().startswith(("{", "[")):
+        return _mask_line(text)
     if not text.lstrip("\ufeff \t\r\n").startswith(("{", "[", '"')):
         return f"({len(sample)} bytes that are not JSON)"
     shown: list[str] = []
@@ -28,10 +33,25 @@ def mask(sample: bytes) -> str:
     for match in _TEXT.finditer(text):
         shown.append(_NUMBER.sub("0", text[last : match.start()]))
         is_key = text[match.end() : match.end() + 8].lstrip()[:1] == ":"
-        shown.append(match[0] if is_key and len(match[0]) <= 66 else '"***"')
+        shown.append(match[0] if is_key and len(match[0]) <= _SHOWN_KEY_MAX else '"***"')
         last = match.end()
     shown.append(_NUMBER.sub("0", text[last:]))
     return "".join(shown)
+
+
+def _mask_line(text: str) -> str:
+    """Keys of a span line, which stand before "=", as they are; everything else masked."""
+    pieces = _LINE_PIECE.findall(text)
+    shown: list[str] = []
+    for piece, follower in zip(pieces, [*pieces[1:], ""], strict=True):
+        if piece == "=":
+            shown.append(piece)
+        elif follower == "=" and shown[-1:] != ["="] and len(piece) <= _SHOWN_KEY_MAX:
+            shown.append(f" {piece}")
+        else:
+            masked = "0" if piece.isdecimal() else '"***"'
+            shown.append(masked if shown[-1:] == ["="] else f" {masked}")
+    return "".join(shown).strip()
 
 
 class Quarantine:

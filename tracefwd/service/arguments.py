@@ -29,6 +29,7 @@ class Parser(argparse.ArgumentParser):
 
 RUN_FLAGS = {
     "--listen": ("HOST:PORT", "where Envoys post their spans (default 0.0.0.0:9411)"),
+    "--trace-listen": ("HOST:PORT", "also take Wavefront span lines here, over HTTP and TCP"),
     "--admin": ("HOST:PORT", "health, metrics, ledger (default 127.0.0.1:9412)"),
     "--proxy-traces": ("URL", "the Wavefront proxy's trace port, http://HOST:30000"),
     "--proxy-metrics": ("URL", "the Wavefront proxy's metrics port, http://HOST:2878"),

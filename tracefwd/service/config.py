@@ -29,6 +29,7 @@ ENVIRONMENT_PREFIX = "TRACEFWD_"
 
 FLAG_KEYS = {
     "--listen": "receiver.listen",
+    "--trace-listen": "receiver.trace_listen",
     "--admin": "admin.listen",
     "--profile": "mapping.profile",
     "--exact": "mapping.exact",

@@ -1,6 +1,6 @@
-"""One share of the port: a listening socket and whichever worker process serves it now.
+"""One share of the ports: a listening socket of each and whichever worker process serves them now.
 
-The socket belongs to the parent and outlives every worker: connections that wait while a dead worker is
+A socket belongs to the parent and outlives every worker: connections that wait while a dead worker is
 replaced are served by the next one.  (Closing a socket that somebody waits at resets them.)
 
 A worker that dies or falls silent is replaced: at once, then after 0.5 s, 1 s, ... 10 s.  One that fails to
@@ -59,7 +59,9 @@ class Slot:
         *,
         compose: str,
         changed: Callable[[], None],
+        line_sock: socket.socket | None = None,
     ) -> None:
+        """``line_sock`` is the one for span lines, if there is a port for them."""
         self.number = number
         self.restarts = 0
         self.ready = False
@@ -67,6 +69,7 @@ class Slot:
         self.pid: int | None = None
         self.loop = ""
         self._sock = sock
+        self._line_sock = line_sock
         self._settings = settings
         self._tally = tally
         self._compose = compose
@@ -161,7 +164,9 @@ class Slot:
     async def _spawn(self) -> asyncio.subprocess.Process:
         loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair()
-        arguments = [str(self._sock.fileno()), str(theirs.fileno())]
+        served = [self._sock] if self._line_sock is None else [self._sock, self._line_sock]
+        listening = [sock.fileno() for sock in served]
+        arguments = [",".join(map(str, listening)), str(theirs.fileno())]
         if self._compose:
             arguments.append(self._compose)
         # The worker runs the very code that the parent runs, wherever that was found.
@@ -175,7 +180,7 @@ class Slot:
                     _WORKER,
                     *arguments,
                     stdin=asyncio.subprocess.DEVNULL,
-                    pass_fds=(self._sock.fileno(), theirs.fileno()),
+                    pass_fds=(*listening, theirs.fileno()),
                     # Signals to the parent's group (Ctrl-C) are for the parent, who then says "drain".
                     start_new_session=True,
                     env=environment,

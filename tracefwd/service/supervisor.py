@@ -42,10 +42,13 @@ class Service:
     def __init__(self, loaded: "Loaded", *, compose: str = "") -> None:
         self.loaded = loaded
         self.intake_url = ""
+        # "" without a port for span lines.
+        self.lines_url = ""
         self.admin_url = ""
         self._compose = compose
         self._tally = tally.Tally()
         self._sockets: list[socket.socket] = []
+        self._line_sockets: list[socket.socket] = []
         self._slots: list[Slot] = []
         self._keepers: list[asyncio.Task[None]] = []
         self._admin: Admin | None = None
@@ -75,10 +78,11 @@ class Service:
             raise
         loops = ", ".join(sorted({slot.loop for slot in self._slots}))
         LOG.info(
-            "ready: intake %s (workers: %d, on %s), admin %s",
+            "ready: intake %s (workers: %d, on %s)%s, admin %s",
             self.intake_url,
             len(self._slots),
             loops,
+            f", span lines {self.lines_url}" if self.lines_url else "",
             self.admin_url,
         )
 
@@ -98,9 +102,10 @@ class Service:
             slot.drain(budget_s)
         # Each lives on for as long as its worker accepts.  Kept open here, it would then take connections that
         # nobody serves.
-        for sock in self._sockets:
+        for sock in (*self._sockets, *self._line_sockets):
             sock.close()
         self._sockets.clear()
+        self._line_sockets.clear()
         if self._keepers:
             await asyncio.wait(self._keepers)
         if self._admin is not None:
@@ -156,12 +161,16 @@ class Service:
         from tracefwd.service.admin import Admin
 
         settings = self.loaded.settings
+        count = settings.service.workers
+        receiver = settings.receiver
         self._sockets = sockets.listen_shared(
-            settings.receiver.listen,
-            "receiver.listen",
-            flag="--listen",
-            count=settings.service.workers,
+            receiver.listen, "receiver.listen", flag="--listen", count=count
         )
+        if receiver.trace_listen:
+            self._line_sockets = sockets.listen_shared(
+                receiver.trace_listen, "receiver.trace_listen", flag="--trace-listen", count=count
+            )
+            self.lines_url = sockets.url(self._line_sockets[0])
         admin_socket = sockets.listen(settings.admin.listen, "admin.listen", flag="--admin")
         self.intake_url = sockets.url(self._sockets[0])
         self.admin_url = sockets.url(admin_socket)
@@ -175,6 +184,7 @@ class Service:
                 self._tally,
                 compose=self._compose,
                 changed=self._changed.set,
+                line_sock=self._line_sockets[number] if self._line_sockets else None,
             )
             self._slots.append(slot)
             keeper = asyncio.create_task(slot.keep(), name=f"slot {number}")

@@ -1,7 +1,7 @@
 """One worker process: where the rooms meet.
 
-It is a fresh interpreter (``python -m tracefwd.service.worker LISTEN_FD CONTROL_FD``) that borrows its slot's
-listening socket from the parent and shares nothing with its siblings.  Three tasks are its whole
+It is a fresh interpreter (``python -m tracefwd.service.worker LISTEN_FD[,LINES_FD] CONTROL_FD``) that borrows its
+slot's listening sockets from the parent and shares nothing with its siblings.  Three tasks are its whole
 concurrency story, beside those that each target has for itself:
 
 * ``receiver`` takes requests until it is time to leave,
@@ -26,6 +26,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -69,7 +70,7 @@ class PipelinePart(Protocol):
 
 
 class ReceiverPart(Protocol):
-    """What the worker needs of ``receiver.http.HttpReceiver``."""
+    """What the worker needs of ``receiver.http.HttpReceiver`` and ``receiver.line_port.LinePort``."""
 
     async def start(self, sock: socket.socket) -> object: ...
     def drain(self) -> None: ...
@@ -87,13 +88,18 @@ class TargetPart(Protocol):
 
 @dataclass
 class Parts:
-    """What a worker is made of."""
+    """What a worker is made of; ``line_port`` takes span lines, if it is to."""
 
     pipeline: PipelinePart
     receiver: ReceiverPart
     targets: Sequence[TargetPart]
     each_second: Callable[[], None] = lambda: None
     """Small chores that need no task of their own, such as a look at the rules file."""
+    line_port: ReceiverPart | None = None
+
+    @property
+    def receivers(self) -> list[ReceiverPart]:
+        return [self.receiver] if self.line_port is None else [self.receiver, self.line_port]
 
 
 Compose = Callable[[Settings], Parts]
@@ -104,6 +110,7 @@ def compose(settings: Settings) -> Parts:
     from tracefwd.compose import make_pipeline
     from tracefwd.exporter.target import Target
     from tracefwd.receiver.http import HttpReceiver
+    from tracefwd.receiver.line_port import LinePort
     from tracefwd.service.rules_watch import RulesWatch
 
     exporter = settings.exporter
@@ -126,15 +133,21 @@ def compose(settings: Settings) -> Parts:
     receiver = HttpReceiver(
         settings.receiver, pipeline.ingest, seed=_seed(), exact=settings.mapping.exact
     )
+    line_port = None
+    if settings.receiver.trace_listen:
+        line_port = LinePort(settings.receiver, pipeline, seed=_seed())
     watch = RulesWatch(settings, pipeline.ruled)
-    return Parts(pipeline, receiver, [target for _, target in targets], watch.check)
+    return Parts(pipeline, receiver, [target for _, target in targets], watch.check, line_port)
 
 
 class Worker:
     """The life of one worker from its first message to its exit code."""
 
-    def __init__(self, sock: socket.socket, build: Compose) -> None:
+    def __init__(
+        self, sock: socket.socket, build: Compose, line_sock: socket.socket | None = None
+    ) -> None:
         self._sock = sock
+        self._line_sock = line_sock
         self._build = build
         self._channel: Channel[FromParent] = Channel(FromParent, self._receive)
         self._started: asyncio.Future[Start] = asyncio.get_running_loop().create_future()
@@ -187,6 +200,8 @@ class Worker:
         for target in parts.targets:
             await target.start()
         await parts.receiver.start(self._sock)
+        if parts.line_port is not None and self._line_sock is not None:
+            await parts.line_port.start(self._line_sock)
         self._parts = parts
         # In this order, so that of a worker that is ready there is always a snapshot.
         self._channel.send(self._snapshot(parts))
@@ -218,11 +233,12 @@ class Worker:
     async def _receiver(self, parts: Parts) -> None:
         """Takes requests; when it is time, says so to every client and sees them off."""
         await self._leaving.wait()
-        parts.receiver.drain()
+        for receiver in parts.receivers:
+            receiver.drain()
         # Never more than half of the time: what is queued needs some, too.
         linger_s = min(LINGER_S, 0.4 * self._seconds_left())
         if not await self._in_time(
-            parts.receiver.stop(linger_s), lambda: 0.5 * self._seconds_left()
+            _stop_receivers(parts, linger_s), lambda: 0.5 * self._seconds_left()
         ):
             LOG.warning("connections whose requests did not end in time were reset")
 
@@ -282,7 +298,8 @@ class Worker:
         """Everything at one moment: no ``await`` may come into this."""
         samples: metrics.Samples = {}
         metrics.add(samples, parts.pipeline.samples())
-        metrics.add(samples, parts.receiver.samples())
+        for receiver in parts.receivers:
+            metrics.add(samples, receiver.samples())
         return Snapshot(
             ledger=parts.pipeline.ledger(),
             samples=[
@@ -329,6 +346,10 @@ class Worker:
         doing.cancel()
         await asyncio.wait({doing})
         return False
+
+
+async def _stop_receivers(parts: Parts, linger_s: float) -> None:
+    await asyncio.gather(*(receiver.stop(linger_s) for receiver in parts.receivers))
 
 
 async def _tick(parts: Parts) -> None:
@@ -382,11 +403,16 @@ def _prepared(build: Compose) -> Compose:
 
 
 async def _run(arguments: Sequence[str]) -> int:
-    listen_fd, control_fd, *other_parts = arguments
+    listen_fds, control_fd, *other_parts = arguments
     build = _named(other_parts[0]) if other_parts else compose
-    with socket.socket(fileno=int(listen_fd)) as sock:
-        sock.setblocking(False)
-        worker = Worker(sock, _prepared(build))
+    with ExitStack() as stack:
+        borrowed = [
+            stack.enter_context(socket.socket(fileno=int(number)))
+            for number in listen_fds.split(",")
+        ]
+        for sock in borrowed:
+            sock.setblocking(False)
+        worker = Worker(borrowed[0], _prepared(build), *borrowed[1:])
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.leave)
         return await worker.run(socket.socket(fileno=int(control_fd)))
 
