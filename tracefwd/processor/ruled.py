@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from tracefwd import naming
 from tracefwd.limits import NAME_LENGTH_MAX, SPAN_TAGS_MAX, TAG_KEY_LENGTH_MAX
-from tracefwd.model import Decoded, Mapped, Mapper, WavefrontSpan
+from tracefwd.model import Decoded, Identity, Mapped, Mapper, WavefrontSpan
 from tracefwd.processor import tags as tagging
 from tracefwd.processor.outcome import tag_says_error
 from tracefwd.processor.rules.rule_set import RuleSet
@@ -83,7 +83,7 @@ class RuledMapper:
             and subject.source == span.source
         ):
             return span
-        return settle(span, subject, self._red_keys, repairs)
+        return settle(span, before, subject, self._red_keys, repairs)
 
 
 def shown_tags(span: WavefrontSpan) -> list[Tag]:
@@ -107,47 +107,55 @@ def subject_of(span: WavefrontSpan, tags: list[Tag]) -> Subject:
 
 
 def settle(
-    span: WavefrontSpan, subject: Subject, red_keys: tuple[str, ...], repairs: Repairs
+    span: WavefrontSpan,
+    before: list[Tag],
+    subject: Subject,
+    red_keys: tuple[str, ...],
+    repairs: Repairs,
 ) -> WavefrontSpan:
-    """The span that a changed subject stands for, within Wavefront's limits."""
+    """The span that a changed subject stands for, within Wavefront's limits.
+
+    ``before`` are the tags that the rules were shown: what they left alone needs no second look.
+    """
     oversize: dict[str, str] = {}
-    tags = _fit_tags(subject.annotations, span.oversize is not None, oversize, repairs)
+    tags, plain = _fit_tags(span, before, subject.annotations, oversize, repairs)
     last = dict(tags)
+    first, repeated = last, tuple[Tag, ...]()
+    if len(last) != len(tags):
+        first, repeated = _part_repeats(tags)
     identity = span.identity
     own_source = identity.source == span.source
-    source = clean_source(subject.source, repairs)
-    first: dict[str, str] = {}
-    repeated: list[Tag] = []
-    for key, value in tags:
-        if key in first:
-            repeated.append((key, value))
-        else:
-            first[key] = value
-    status = [value for key, value in tags if key.lower() == "http.status_code"]
+    source = span.source
+    if subject.source != source:
+        source = clean_source(subject.source, repairs)
+    status = last.get("http.status_code")
+    if status is None:
+        status = next((value for key, value in tags if key.lower() == "http.status_code"), "")
     return WavefrontSpan(
-        identity=identity._replace(
-            # What a rule takes away keeps the value of the mapping, as in the proxy.
-            application=last.get("application", identity.application),
-            service=last.get("service", identity.service),
-            cluster=last.get("cluster", identity.cluster),
-            shard=last.get("shard", identity.shard),
-            component=last.get("component", identity.component),
-            source=source if own_source else identity.source,
+        # What a rule takes away keeps the value of the mapping, as in the proxy.
+        identity=Identity(
+            last.get("application", identity.application),
+            last.get("service", identity.service),
+            last.get("cluster", identity.cluster),
+            last.get("shard", identity.shard),
+            last.get("component", identity.component),
+            source if own_source else identity.source,
         ),
-        name=_fit_name(subject.name, repairs),
+        name=span.name if subject.name == span.name else _fit_name(subject.name, repairs),
         source=source,
         trace_id=span.trace_id,
         span_id=span.span_id,
         parent_id=None,
         kind=last.get("span.kind", span.kind),
-        http_status=status[-1] if status else "",
+        http_status=status,
         error=span.error or tag_says_error(last.get("error")),
         start_ms=span.start_ms,
         duration_ms=span.duration_ms,
         duration_us=span.duration_us,
         head=(),
         tags=first,
-        tail=tuple(repeated),
+        tail=repeated,
+        plain=plain,
         red=span.red,
         debug=last.get("debug") == "true",
         red_tags=tuple((key, last[key]) for key in red_keys if key in last),
@@ -155,6 +163,18 @@ def settle(
         secondary_id=span.secondary_id,
         oversize=oversize or None,
     )
+
+
+def _part_repeats(tags: Sequence[Tag]) -> tuple[dict[str, str], tuple[Tag, ...]]:
+    """First occurrences, and the others in their order."""
+    first: dict[str, str] = {}
+    repeated: list[Tag] = []
+    for key, value in tags:
+        if key in first:
+            repeated.append((key, value))
+        else:
+            first[key] = value
+    return first, tuple(repeated)
 
 
 def _fit_name(name: str, repairs: Repairs) -> str:
@@ -166,27 +186,39 @@ def _fit_name(name: str, repairs: Repairs) -> str:
 
 
 def _fit_tags(
-    tags: Sequence[Tag], keep_whole: bool, oversize: dict[str, str], repairs: Repairs
-) -> list[Tag]:
-    """Tags that every Wavefront takes; keys and values come from an operator's file as well as from a client."""
-    fitted: list[Tag] = []
-    for key, value in tags:
-        if value.isascii() and tagging.is_simple(value):
-            fitted.append((_fit_key(key, repairs), value))
-            continue
+    span: WavefrontSpan,
+    before: list[Tag],
+    after: Sequence[Tag],
+    oversize: dict[str, str],
+    repairs: Repairs,
+) -> tuple[list[Tag], bool]:
+    """Tags that every Wavefront takes, and whether their values may be written as they stand.
+
+    Keys and values come from an operator's file as well as from a client.  A tag is known to be fine by its identity:
+    it was shown to the rules and they left it alone; only values that the mapping had cut are shown whole.
+    """
+    keep_whole = span.oversize is not None
+    untouched = set() if keep_whole else set(map(id, before))
+    plain = span.plain
+    fitted = list(after)
+    # From the end, so that leaving one out moves none that is still to come.
+    for at in [at for at, tag in enumerate(after) if id(tag) not in untouched][::-1]:
+        key, value = fitted[at]
         if not value.strip():
             count(repairs, "blank_value")
+            del fitted[at]
             continue
         name = _fit_key(key, repairs)
         written = tagging.clean_value(value, repairs)
         if keep_whole and len(written) < len(value.strip()):
             oversize[name] = value
-        fitted.append((name, written))
+        plain = plain and '"' not in written and "\n" not in written
+        fitted[at] = (name, written)
     # One is left for the tag that the writer adds to spans with logs.
     if len(fitted) >= SPAN_TAGS_MAX:
         count(repairs, "tag_budget", len(fitted) - SPAN_TAGS_MAX + 1)
         del fitted[SPAN_TAGS_MAX - 1 :]
-    return fitted
+    return fitted, plain
 
 
 def _fit_key(key: str, repairs: Repairs) -> str:
