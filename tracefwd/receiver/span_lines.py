@@ -46,13 +46,13 @@ _TOKEN = re.compile(
 _NUMBER = re.compile(r"((?:[0-9]+\.?[0-9]*)(?:[eE][+-]?[0-9]+)?)[fFdD]?")
 _CONTROLS = "".join(map(chr, range(0x21)))
 
-# The usual line, which holds no backslash: quoted name and values, or bare ids as the SDKs write them.
+# The usual line holds no backslash: a quoted name, ids and source with bare keys, then tags in quotes.
 _KEY = "[A-Za-z_][A-Za-z0-9._-]*+"
 _BARE = "[A-Za-z0-9][A-Za-z0-9._:/-]*+"
 _USUAL = re.compile(
-    rf'"([^"]*+)"((?: (?:"{_KEY}"|{_KEY})=(?:"[^"]*+"|{_BARE}))*+) ([0-9]{{1,18}}) ([0-9]{{1,18}})'
+    rf'"([^"]*+)"((?: {_KEY}=(?:"[^"]*+"|{_BARE}))*+)((?: "{_KEY}"="[^"]*+")*+) ([0-9]{{1,18}}) ([0-9]{{1,18}})'
 )
-_PAIR = re.compile(rf'"?({_KEY})"?=(?:"([^"]*+)"|({_BARE}))')
+_BARE_PAIR = re.compile(rf'({_KEY})=(?:"([^"]*+)"|({_BARE}))')
 
 _UUID = re.compile("[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 _SHORT_UUID = re.compile("[0-9a-fA-F]{1,16}(?:-[0-9a-fA-F]{1,16}){4}")
@@ -150,14 +150,18 @@ def read_span(line: str) -> WavefrontSpan:
     if "\\" not in line:
         usual = _USUAL.fullmatch(line)
         if usual is not None:
-            found = _PAIR.findall(usual[2])
-            tags = {key: quoted or bare for key, quoted, bare in found}
+            name, bare_keys, quoted, start, second = usual.groups()
+            found = _BARE_PAIR.findall(bare_keys)
+            tags = {key: in_quotes or bare for key, in_quotes, bare in found}
+            # Between the quotes stand, in turn: a blank, a key, "=", a value.
+            pieces = quoted.split('"')
+            tags.update(zip(pieces[1::4], pieces[3::4], strict=True))
             # Repeated keys and "host" need the order in which they came.
-            if len(tags) == len(found) and "host" not in tags:
+            if len(tags) == len(found) + len(pieces) // 4 and "host" not in tags:
                 source = tags.pop("source", DEFAULT_SOURCE)
                 trace_id, span_id = tags.pop("traceId", None), tags.pop("spanId", None)
-                times = _times(int(usual[3]), int(usual[4]))
-                return _span(usual[1], source, trace_id, span_id, times, tags, tags, ())
+                times = _times(int(start), int(second))
+                return _span(name, source, trace_id, span_id, times, tags, tags, ())
     return read_span_apart(line)
 
 
