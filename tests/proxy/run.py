@@ -63,9 +63,9 @@ NO_JAVA = (
     "JAVA: there is no such command; install a JDK 17 (Debian: openjdk-17-jdk) or give its path"
 )
 NO_JAR = """JAR: none was named; build it once from the public source, then say where it is:
-          git clone https://github.com/wavefrontHQ/wavefront-proxy /tmp/wavefront-proxy
-          tests/proxy/build.sh /tmp/wavefront-proxy /tmp/wavefront-proxy.jar     # JDK 11 to 17 and Maven
-          make real-proxy JAR=/tmp/wavefront-proxy.jar"""
+          git clone https://github.com/wavefrontHQ/wavefront-proxy ../wavefront-proxy
+          tests/proxy/build.sh ../wavefront-proxy ../wavefront-proxy.jar     # JDK 11 to 17 and Maven
+          make real-proxy JAR=../wavefront-proxy.jar"""
 NO_COMPILER = "C COMPILER: a few lines of C keep the proxy on loopback; install gcc"
 
 
