@@ -15,7 +15,6 @@ TAG_VALUE_LENGTH_MAX = 128
 POINT_TAG_PAIR_LENGTH_MAX = 254
 POINT_SOURCE_LENGTH_MAX = 1_023
 POINT_NAME_LENGTH_MAX = 256
-POINT_TAGS_MAX = 20
 # The backend refuses a longer span log.
 SPAN_LOG_BYTES_MAX = 32_768
 # Spans that start later than this are refused as outside of a reasonable time frame.

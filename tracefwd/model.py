@@ -223,9 +223,6 @@ class Verdict(StrEnum):
     DEFER = "defer"
 
 
-Sampler = Callable[[WavefrontSpan], Verdict]
-
-
 class Mapped(Struct, gc=False):
     """What a mapper made of one body: spans for RED and sampling, and what it had to say about the rest.
 

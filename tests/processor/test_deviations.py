@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.docs import README
+from tests.processor.test_wavefront_proxy import span_of
 from tracefwd.model import Decoded, Encoding, Endpoint, Mapped, Span, WavefrontSpan
 from tracefwd.processor.wavefront_proxy import make_wavefront_proxy_mapper
 from tracefwd.processor.wavefront_proxy_rules import Deviations, chosen_deviations
@@ -18,20 +19,6 @@ NOW_US = 1_795_400_000_000_000
 START_US = 1_700_000_000_123_456
 SWITCHES = [field.name for field in dataclasses.fields(Deviations)]
 WHOLE = "k" * 127 + "\U0001f680"
-
-
-def span_of(tags: dict[str, str] | None = None, **fields: Any) -> Span:
-    given: dict[str, Any] = {
-        "trace_id": "463ac35c9f6413ad48485a3953bb6124",
-        "span_id": "a2fb4a1d1a96d312",
-        "kind": "SERVER",
-        "name": "get",
-        "timestamp_us": START_US,
-        "duration_us": 4_999,
-        "local": Endpoint("reviews.default", "10.1.2.3"),
-        "tags": tags if tags is not None else {"component": "proxy"},
-    }
-    return Span(**(given | fields))
 
 
 def mapper(*, exact: bool = False, **deviations: bool) -> Any:

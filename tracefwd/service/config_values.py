@@ -110,6 +110,16 @@ def _read_bool(option: Option, node: Node, report: Report, key: str) -> Any:
     return MISSING
 
 
+def _with_unit(
+    parse: Callable[[str], Any], text: str, report: Report, key: str, shown: str | None
+) -> Any:
+    try:
+        return parse(text)
+    except units.UnitError as exc:
+        report.refuse(key, str(exc), shown=shown)
+        return MISSING
+
+
 def _read_int(option: Option, node: Node, report: Report, key: str) -> Any:
     wanted = "a size such as 16MiB" if option.unit == "size" else "a whole number"
     text = _scalar(option, node, report, key, wanted)
@@ -118,11 +128,7 @@ def _read_int(option: Option, node: Node, report: Report, key: str) -> Any:
     assert isinstance(node, Scalar)
     shown = shown_value(option, node.written)
     if option.unit == "size":
-        try:
-            return units.parse_size(text)
-        except units.UnitError as exc:
-            report.refuse(key, str(exc), shown=shown)
-            return MISSING
+        return _with_unit(units.parse_size, text, report, key, shown)
     if not _INTEGER.fullmatch(text):
         hint = f"write a whole number such as {option.default}"
         report.refuse(key, f"is not a whole number; {hint}", shown=shown)
@@ -138,11 +144,7 @@ def _read_float(option: Option, node: Node, report: Report, key: str) -> Any:
     assert isinstance(node, Scalar)
     shown = shown_value(option, node.written)
     if option.unit == "duration":
-        try:
-            return units.parse_duration(text)
-        except units.UnitError as exc:
-            report.refuse(key, str(exc), shown=shown)
-            return MISSING
+        return _with_unit(units.parse_duration, text, report, key, shown)
     if not _FLOAT.fullmatch(text) or not math.isfinite(float(text)):
         percent = text.endswith("%") and _FLOAT.fullmatch(text[:-1])
         hint = f"{float(text[:-1]) / 100:g} for {text}" if percent else "a number such as 0.5"
