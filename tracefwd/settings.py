@@ -4,17 +4,21 @@ The tree is frozen and complete: ``service/config.py`` fills it once from file, 
 re-reads the environment afterwards.  README's table and ``print-config`` are made from these fields.
 
 ``unit`` tells the loader how a value is written: ``duration`` ("5s", kept in seconds as float), ``size`` ("64MiB",
-kept in bytes), ``address`` ("HOST:PORT"), ``url``, ``path``, ``secret_path`` (a file whose content is never shown), or
-"" (as the type says).
+kept in bytes), ``address`` ("HOST:PORT"), ``url``, ``query_url`` (with a query that is kept as it is written), ``path``,
+``secret_path`` (a file whose content is never shown), ``secret`` (never shown), or "" (as the type says).
+
+Keys of ``prometheus_sources`` are spelled as Wavefront's collector for Kubernetes spells them.
 """
 
 from dataclasses import dataclass, field
 from typing import Any
 
 
-def option(default: Any, doc: str, *, unit: str = "", choices: tuple[str, ...] = ()) -> Any:
-    """A dataclass field that knows how it is written and what it means."""
-    metadata = {"doc": doc, "unit": unit, "choices": choices}
+def option(
+    default: Any, doc: str, *, unit: str = "", choices: tuple[str, ...] = (), old_name: str = ""
+) -> Any:
+    """A dataclass field that knows how it is written and what it means; ``old_name`` is taken as well."""
+    metadata = {"doc": doc, "unit": unit, "choices": choices, "old_name": old_name}
     if isinstance(default, (list, dict)):
         return field(default_factory=default.copy, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -344,6 +348,148 @@ class ExporterSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TlsConfigSettings:
+    ca_file: str = option(
+        "",
+        "Certificate authorities instead of the system's; read again when it changes.",
+        unit="path",
+    )
+    cert_file: str = option(
+        "",
+        "Our certificate (with its chain), with key_file; read again when it changes.",
+        unit="path",
+    )
+    key_file: str = option("", "The key of cert_file.", unit="secret_path")
+    server_name: str = option(
+        "", "The name that the server's certificate must bear (and SNI); empty is the URL's host."
+    )
+    insecure_skip_verify: bool = option(False, "Take any certificate.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BasicAuthSettings:
+    username: str = option("", "User of HTTP basic authentication.")
+    password: str = option("", "Its password; better in password_file.", unit="secret")
+    password_file: str = option(
+        "", "File with the password; read again at each scrape.", unit="secret_path"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class HttpConfigSettings:
+    bearer_token: str = option("", "A token; better in bearer_token_file.", unit="secret")
+    bearer_token_file: str = option(
+        "", "File with a token; read again at each scrape.", unit="secret_path"
+    )
+    basic_auth: BasicAuthSettings = section(BasicAuthSettings, "HTTP basic authentication.")
+    proxy_url: str = option(
+        "",
+        "HTTP proxy for this source; empty honours HTTPS_PROXY, HTTP_PROXY and NO_PROXY.",
+        unit="url",
+    )
+    tls_config: TlsConfigSettings = section(TlsConfigSettings, "TLS of an https URL.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilterSettings:
+    metricAllowList: list[str] = option(
+        [],
+        "Globs over the whole final name: a point must match one (no list: every name passes).",
+        old_name="metricWhitelist",
+    )
+    metricDenyList: list[str] = option(
+        [], "Globs over the whole final name: a point must match none.", old_name="metricBlacklist"
+    )
+    metricTagAllowList: dict[str, list[str]] = option(
+        {},
+        "Globs by tag: a point must have one of these tags with a value that matches.",
+        old_name="metricTagWhitelist",
+    )
+    metricTagDenyList: dict[str, list[str]] = option(
+        {},
+        "Globs by tag: a point must have none of these tags with a value that matches.",
+        old_name="metricTagBlacklist",
+    )
+    tagInclude: list[str] = option([], "Globs over tag keys: only these tags are kept.")
+    tagExclude: list[str] = option([], "Globs over tag keys: these tags are taken off.")
+    tagGuaranteeList: list[str] = option(
+        [], "Tag keys (no globs) that are kept whatever else says."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectionSettings:
+    interval: float = option(
+        60.0, "From one scrape to the next; a scrape that takes longer skips some.", unit="duration"
+    )
+    timeout: float = option(
+        30.0,
+        "For one scrape, the whole body included; after it the scrape has failed.",
+        unit="duration",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrometheusSourceSettings:
+    url: str = option(
+        "",
+        "What to scrape; its query goes out as it is written here, several match[] included.",
+        unit="query_url",
+    )
+    name: str = option("", "Name in metrics and logs; empty is host, port and path of the URL.")
+    prefix: str = option("", "Stands before every name, as it is: bring your own trailing dot.")
+    strip_prefix: str = option(
+        "", "Taken off the beginning of a family's name before all else, such as federate: ."
+    )
+    source: str = option("", "Wavefront source of the points; empty is metrics.source.")
+    tags: dict[str, str] = option({}, "Tags of every point; a label of the same name wins.")
+    filters: FilterSettings = section(FilterSettings, "Which points and tags are sent.")
+    convertHistograms: bool = option(
+        False, "Typed histograms become Wavefront distributions of what came since the last scrape."
+    )
+    httpConfig: HttpConfigSettings = section(HttpConfigSettings, "How it is asked.")
+    collection: CollectionSettings = section(CollectionSettings, "When it is asked.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricsSettings:
+    mode: str = option(
+        "default",
+        "'collector' translates as Wavefront's collector for Kubernetes does, traps included; 'default' is ours.",
+        choices=("default", "collector"),
+    )
+    cluster: str = option(
+        "k8s-cluster", "The point tag cluster of every point; dashboards select by it."
+    )
+    source: str = option("prom_source", "Wavefront source of points whose source gives none.")
+    untyped: bool = option(
+        False,
+        "Translate typed families as if they were untyped (name.value), as they come through federation: a direct scrape then gives the names of the dashboards.",
+    )
+    honor_timestamps: bool = option(
+        True, "Stamp points with the exposed times; false stamps them with the time of the scrape."
+    )
+    age_max: float = option(
+        600.0,
+        "A sample with an older exposed time is dropped and counted; 0 is never.",
+        unit="duration",
+    )
+    ahead_max: float = option(
+        600.0,
+        "A sample with an exposed time further in the future is dropped and counted; 0 is never.",
+        unit="duration",
+    )
+    tags_max: int = option(
+        20, "Point tags of one point; above it tags are taken off in a fixed order, counted."
+    )
+    body_bytes_max: int = option(
+        512 * 2**20,
+        "Largest body of a scrape after inflation; reading ends there, and the scrape has failed.",
+        unit="size",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class AdminSettings:
     listen: str = option(
         "127.0.0.1:9412",
@@ -354,6 +500,11 @@ class AdminSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceSettings:
+    only: str = option(
+        "all",
+        "'spans' scrapes no prometheus_sources, 'metrics' does nothing else (no intake port): so that many replicas share one file and one of them scrapes.",
+        choices=("all", "spans", "metrics"),
+    )
     workers: int = option(1, "Processes that share the port; one per core.")
     drain_timeout: float = option(
         20.0, "Time for delivering what is queued after SIGTERM.", unit="duration"
@@ -378,16 +529,27 @@ class Settings:
     red: RedSettings = section(RedSettings, "RED metrics and heartbeats.")
     sampling: SamplingSettings = section(SamplingSettings, "Which spans are forwarded.")
     exporter: ExporterSettings = section(ExporterSettings, "Delivery.")
+    prometheus_sources: list[PrometheusSourceSettings] = option(
+        [],
+        "Expositions to scrape for points, usually /federate of the mesh's Prometheus; one process of its own scrapes them.",
+    )
+    metrics: MetricsSettings = section(MetricsSettings, "From scraped samples to points.")
     admin: AdminSettings = section(AdminSettings, "The admin port.")
     service: ServiceSettings = section(ServiceSettings, "The process.")
 
 
 __all__ = [
     "AdminSettings",
+    "BasicAuthSettings",
+    "CollectionSettings",
     "ErrorSettings",
     "ExporterSettings",
+    "FilterSettings",
+    "HttpConfigSettings",
     "MappingSettings",
+    "MetricsSettings",
     "OperationSettings",
+    "PrometheusSourceSettings",
     "ReceiverSettings",
     "RedSettings",
     "RetrySettings",
@@ -396,4 +558,5 @@ __all__ = [
     "ServiceSettings",
     "Settings",
     "TargetSettings",
+    "TlsConfigSettings",
 ]

@@ -37,6 +37,7 @@ RUN_FLAGS = {
     "--token-file": ("FILE", "file with the API token"),
     "--profile": ("NAME", "mapping profile: istio (default) or wavefront-proxy"),
     "--workers": ("N", "processes that share the port (default 1)"),
+    "--only": ("WHAT", "metrics: scrape prometheus_sources, take no spans; spans: do not scrape"),
 }
 
 

@@ -16,6 +16,7 @@ from tracefwd.service import units
 from tracefwd.service.config_options import Option, catalogue, get
 from tracefwd.service.config_report import Report, did_you_mean
 from tracefwd.service.masking import mask_secret_path
+from tracefwd.service.source_checks import check_sources
 from tracefwd.settings import Settings, TargetSettings
 
 # Numbers that are not simply "above zero": (lowest, highest).
@@ -29,6 +30,9 @@ _RANGES: dict[str, tuple[float, float]] = {
     "service.drain_timeout": (0, math.inf),  # 0 drops at once, counted
     "service.workers": (1, 256),  # more than any machine's cores is a slip
     "red.centroids_max": (2, 10_000),
+    "metrics.age_max": (0, math.inf),
+    "metrics.ahead_max": (0, math.inf),
+    "metrics.tags_max": (1, 1_000),
 }
 _GRPC_CODE_MAX = 16
 _STANDARD_PATHS = ("/api/v2/spans", "/api/v1/spans")
@@ -49,6 +53,7 @@ def check(settings: Settings, report: Report) -> None:
     _check_rules(settings, report)
     _check_sampling(settings, report)
     _check_targets(settings, report)
+    check_sources(settings, report)
 
 
 def _as_written(option: Option, value: Any) -> str:
@@ -243,7 +248,8 @@ def _check_targets(settings: Settings, report: Report) -> None:
         if report.is_broken(f"{target_key}.kind"):
             continue
         if target.kind == "proxy":
-            _check_proxy(target, target_key, report)
+            spans_wanted = settings.service.only != "metrics"
+            _check_proxy(target, target_key, report, spans_wanted=spans_wanted)
         else:
             _check_direct(target, target_key, report)
     if unread or any(report.is_broken(f"{name}.role") for name in keys):
@@ -273,9 +279,11 @@ def _check_target_name(
     seen.setdefault(name, index)
 
 
-def _check_proxy(target: TargetSettings, key: str, report: Report) -> None:
+def _check_proxy(target: TargetSettings, key: str, report: Report, *, spans_wanted: bool) -> None:
     examples = {"traces": "http://HOST:30000", "metrics": "http://HOST:2878"}
     for name, example in examples.items():
+        if name == "traces" and not spans_wanted:
+            continue
         if not getattr(target, name) and not report.is_broken(f"{key}.{name}"):
             reason = f"a proxy target needs it; write {example} (flag --proxy-{name})"
             report.refuse(f"{key}.{name}", reason, place=report.places.get(key, ""))
@@ -315,13 +323,17 @@ def _check_direct(target: TargetSettings, key: str, report: Report) -> None:
 
 
 def check_runnable(settings: Settings) -> list[str]:
-    """What ``run`` needs beyond a valid configuration: somewhere to deliver to."""
+    """What ``run`` needs beyond a valid configuration: something to do, and somewhere to deliver to."""
+    problems = []
+    if settings.service.only == "metrics" and not settings.prometheus_sources:
+        reason = "there is nothing to scrape, and nothing else is to be done (service.only, --only)"
+        problems.append(f"prometheus_sources: {reason}; list a source.")
     if settings.exporter.targets:
-        return []
+        return problems
     proxy = "--proxy-traces http://HOST:30000 with --proxy-metrics http://HOST:2878"
     direct = "--direct https://INSTANCE.wavefront.com with --token-file FILE"
     reason = f"there is nowhere to deliver to; give {proxy}, or {direct}, or set exporter.targets"
-    return [f"exporter.targets: {reason}."]
+    return [*problems, f"exporter.targets: {reason}."]
 
 
 def check_files(settings: Settings) -> list[str]:
@@ -330,14 +342,15 @@ def check_files(settings: Settings) -> list[str]:
     for index, target in enumerate(settings.exporter.targets):
         for name in ("token_file", "csp_token_file", "csp_app_secret_file", "ca_file"):
             path = getattr(target, name)
-            reason = _unreadable(path) if path else None
+            reason = unreadable(path) if path else None
             if reason is not None:
                 shown = repr(mask_secret_path(path))
                 problems.append(f"exporter.targets[{index}].{name} = {shown}: {reason}.")
     return problems
 
 
-def _unreadable(path: str) -> str | None:
+def unreadable(path: str) -> str | None:
+    """Why a file cannot be used now, and what to do; None if it can."""
     try:
         with Path(path).open("rb") as stream:
             blank = not stream.read(4096).strip()
@@ -349,4 +362,4 @@ def _unreadable(path: str) -> str | None:
     return "is empty; write the secret into it" if blank else None
 
 
-__all__ = ["check", "check_files", "check_runnable"]
+__all__ = ["check", "check_files", "check_runnable", "unreadable"]

@@ -11,7 +11,10 @@ from tracefwd.settings import Settings
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """One leaf of the tree; ``kind`` is its resolved type, ``key`` its dotted name."""
+    """One leaf of the tree; ``kind`` is its resolved type, ``key`` its dotted name.
+
+    ``old_name`` may stand for the last part of ``key``; "" is none.
+    """
 
     key: str
     kind: Any
@@ -19,6 +22,7 @@ class Option:
     choices: tuple[str, ...]
     default: Any
     doc: str
+    old_name: str = ""
 
 
 @functools.cache
@@ -37,8 +41,8 @@ def _options(kind: type, prefix: str) -> Iterator[Option]:
             continue
         factory = item.default_factory
         default = item.default if factory is dataclasses.MISSING else factory()
-        choices = item.metadata["choices"]
-        yield Option(key, types[item.name], unit, choices, default, item.metadata["doc"])
+        choices, old_name = item.metadata["choices"], item.metadata.get("old_name", "")
+        yield Option(key, types[item.name], unit, choices, default, item.metadata["doc"], old_name)
 
 
 def section_names(kind: type = Settings) -> dict[str, set[str]]:

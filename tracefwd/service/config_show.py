@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 from tracefwd.service import units
 from tracefwd.service.config_options import Option, catalogue, get
-from tracefwd.service.masking import mask_secret_path, mask_url
-from tracefwd.settings import Settings, TargetSettings
+from tracefwd.service.config_values import ELEMENTS
+from tracefwd.service.masking import HIDDEN, mask_query_url, mask_secret_path, mask_url
+from tracefwd.settings import PrometheusSourceSettings, Settings, TargetSettings
 
 _KINDS: dict[Any, str] = {
     str: "text",
@@ -24,16 +25,19 @@ _KINDS: dict[Any, str] = {
     list[int]: "list of whole numbers",
     list[dict[str, str]]: "list of rules",
     list[TargetSettings]: "list of targets",
+    list[PrometheusSourceSettings]: "list of sources",
+    dict[str, str]: "mapping",
+    dict[str, list[str]]: "mapping",
     dict[str, dict[str, dict[str, Any]]]: "mapping",
     dict[str, dict[str, float]]: "mapping",
     dict[str, bool]: "mapping",
 }
-_UNITS = {"secret_path": "path of a secret", "url": "URL"}
+_UNITS = {"secret_path": "path of a secret", "url": "URL", "query_url": "URL"}
 
 
 @dataclasses.dataclass(frozen=True)
 class OptionRow:
-    """One option as the README shows it.  Keys of a target's options read ``exporter.targets[].url``."""
+    """One option as the README shows it.  Keys of a list element's options read ``exporter.targets[].url``."""
 
     key: str
     kind: str
@@ -43,12 +47,13 @@ class OptionRow:
 
 
 def option_rows() -> list[OptionRow]:
-    """Every option in the order of declaration; a target's own follow ``exporter.targets``."""
+    """Every option in the order of declaration; a list element's own follow their list."""
     rows: list[OptionRow] = []
     for option in catalogue().values():
         rows.append(_row(option, option.key))
-        if option.kind == list[TargetSettings]:
-            children = catalogue(TargetSettings).values()
+        element = _element(option)
+        if element is not None:
+            children = catalogue(element).values()
             rows.extend(_row(child, f"{option.key}[].{child.key}") for child in children)
     return rows
 
@@ -68,16 +73,32 @@ def written_value(option: Option, value: Any) -> Any:
         return units.format_size(value)
     if option.unit == "url":
         return mask_url(value)
+    if option.unit == "query_url":
+        return mask_query_url(value)
     if option.unit == "secret_path":
         return mask_secret_path(value)
-    if option.kind == list[TargetSettings]:
-        return [_written_target(target) for target in value]
+    if option.unit == "secret":
+        return HIDDEN if value else value
+    element = _element(option)
+    if element is not None:
+        return [_written_element(element, item) for item in value]
     return value
 
 
-def _written_target(target: TargetSettings) -> dict[str, Any]:
-    options = catalogue(TargetSettings)
-    return {key: written_value(options[key], getattr(target, key)) for key in options}
+def _element(option: Option) -> type | None:
+    """What the list holds, if that has options of its own."""
+    return next((kind for kind in ELEMENTS if option.kind == list[kind]), None)  # type: ignore[valid-type]
+
+
+def _written_element(kind: type, element: Any) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for key, option in catalogue(kind).items():
+        *sections, name = key.split(".")
+        place = tree
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[name] = written_value(option, get(element, key))
+    return tree
 
 
 def show(

@@ -13,10 +13,10 @@ from typing import Any, Final
 
 from tracefwd.service import units
 from tracefwd.service.config_file import Listing, Node, Scalar, Table, read_text
-from tracefwd.service.config_options import Option, catalogue
+from tracefwd.service.config_options import Option, build, catalogue, section_names
 from tracefwd.service.config_report import Report, did_you_mean
 from tracefwd.service.masking import mask_url, redact
-from tracefwd.settings import TargetSettings
+from tracefwd.settings import PrometheusSourceSettings, TargetSettings
 
 MISSING: Final = object()
 
@@ -34,12 +34,21 @@ _URL_EXAMPLES: dict[str, dict[str, str]] = {
     "csp_base": {"https": "https://console.cloud.vmware.com", "http": "http://HOST:PORT"},
     "http_proxy": {"http": "http://HOST:3128", "https": "https://HOST:3128"},
 }
+# Types whose values are mappings with options of their own, and how to write one.
+ELEMENTS: dict[type, str] = {
+    TargetSettings: "a target is a mapping with name, kind and URLs; write '- name: primary'",
+    PrometheusSourceSettings: "a source is a mapping with a url; write '- url: http://HOST:9090/federate?match[]=…'",
+}
+_SCRAPE_URLS = {
+    "http": 'http://HOST:9090/federate?match[]={job="…"}',
+    "https": 'https://HOST/federate?match[]={job="…"}',
+}
 _URL_ANY = {"https": "https://HOST", "http": "http://HOST:PORT"}
 
 
 def shown_value(option: Option, text: str) -> str | None:
     """What an error may show of a given value; None is nothing."""
-    if option.unit == "secret_path":
+    if option.unit in ("secret_path", "secret"):
         return None
     # A URL with credentials may stand under the wrong key; only free text can hold an honest '@'.
     return redact(text) if option.kind is str and not option.unit else redact(mask_url(text))
@@ -92,6 +101,8 @@ def _check_unit(option: Option, text: str) -> None:
             units.parse_address(text)
     elif option.unit == "url" and text:
         units.check_url(text, _URL_EXAMPLES.get(option.key.rpartition(".")[2], _URL_ANY))
+    elif option.unit == "query_url" and text:
+        units.check_query_url(text, _SCRAPE_URLS)
     elif option.unit in ("path", "secret_path") and ("\0" in text or "\n" in text):
         raise units.UnitError("is no path; write the file's path, never its content")
 
@@ -182,8 +193,8 @@ def _read_list(option: Option, node: Node, report: Report, key: str) -> Any:
     values: list[Any] = []
     for index, child in enumerate(listing.items):
         child_key = f"{key}[{index}]"
-        if kind is TargetSettings:
-            values.append(_read_target(child, report, child_key))
+        if kind in ELEMENTS:
+            values.append(_read_element(kind, child, report, child_key))
         elif kind == dict[str, str]:
             values.append(_read_rule(child, report, child_key))
         else:
@@ -193,26 +204,50 @@ def _read_list(option: Option, node: Node, report: Report, key: str) -> Any:
     return MISSING if any(value is MISSING for value in values) else values
 
 
-def _read_target(node: Node, report: Report, key: str) -> Any:
-    """Partly refused targets come back with defaults for the refused keys, so that the others are still checked."""
+def _read_element(kind: type, node: Node, report: Report, key: str) -> Any:
+    """Partly refused elements come back with defaults for the refused keys, so that the others are still checked."""
     report.places[key] = node.place
     if not isinstance(node, Table):
-        report.refuse(
-            key, "a target is a mapping with name, kind and URLs; write '- name: primary'"
-        )
-        return TargetSettings()
-    options = catalogue(TargetSettings)
+        report.refuse(key, ELEMENTS[kind])
+        return kind()
     values: dict[str, Any] = {}
-    for name, child in node.entries.items():
-        child_key = f"{key}.{name}"
-        if name not in options:
-            hint = did_you_mean(name, options)
-            report.refuse(child_key, f"unknown key; {hint}", place=node.places.get(name, ""))
-            continue
-        value = read(options[name], child, report, child_key)
-        if value is not MISSING:
-            values[name] = value
-    return TargetSettings(**values)
+    _read_part(kind, node, "", report, key, values)
+    return build(kind, values)
+
+
+def _read_part(
+    kind: type, table: Table, section: str, report: Report, key: str, values: dict[str, Any]
+) -> None:
+    """One mapping of an element: the element itself, or one of its sections."""
+    options = catalogue(kind)
+    sections = section_names(kind)
+    prefix = f"{section}." if section else ""
+    old_names = {
+        option.old_name: option.key
+        for option in options.values()
+        if option.old_name and option.key.startswith(prefix)
+    }
+    for name, child in table.entries.items():
+        part = old_names.get(name, f"{prefix}{name}")
+        child_key = f"{key}.{prefix}{name}"
+        place = table.places.get(name, "")
+        if part in options:
+            if part in values:
+                reason = f"is another name of {part.rpartition('.')[2]}, which is given as well; keep one of them"
+                report.refuse(child_key, reason, place=place)
+                continue
+            value = read(options[part], child, report, child_key)
+            if value is not MISSING:
+                values[part] = value
+        elif part not in sections or not name:
+            hint = did_you_mean(name, sorted(sections[section]))
+            report.refuse(child_key, f"unknown key; {hint}", place=place)
+        elif isinstance(child, Table):
+            _read_part(kind, child, part, report, key, values)
+        elif not (isinstance(child, Scalar) and child.null):
+            names = ", ".join(sorted(sections[part]))
+            reason = f"is a section, so a mapping is expected; its keys are {names}"
+            report.refuse(child_key, reason, place=child.place)
 
 
 def _read_rule(node: Node, report: Report, key: str) -> Any:
@@ -317,6 +352,20 @@ def _read_switches(option: Option, node: Node, report: Report, key: str) -> Any:
     }
 
 
+def _read_texts(option: Option, node: Node, report: Report, key: str) -> Any:
+    """{NAME: text}, or {NAME: list of texts} where a single text is a list of one."""
+    (_, kind) = typing.get_args(option.kind)
+    form = "write {NAME: text}" if kind is str else "write {NAME: [text, text]}"
+    if not isinstance(node, Table):
+        report.refuse(key, f"a mapping is expected; {form}")
+        return MISSING
+    inner = dataclasses.replace(option, kind=kind, default=kind())
+    values = {
+        name: read(inner, child, report, f"{key}.{name}") for name, child in node.entries.items()
+    }
+    return MISSING if any(value is MISSING for value in values.values()) else values
+
+
 _Reader = Callable[[Option, Node, Report, str], Any]
 _READERS: dict[Any, _Reader] = {
     str: _read_text,
@@ -327,9 +376,12 @@ _READERS: dict[Any, _Reader] = {
     list[int]: _read_list,
     list[dict[str, str]]: _read_list,
     list[TargetSettings]: _read_list,
+    list[PrometheusSourceSettings]: _read_list,
     dict[str, dict[str, dict[str, Any]]]: _read_overrides,
     dict[str, dict[str, float]]: _read_rates,
     dict[str, bool]: _read_switches,
+    dict[str, str]: _read_texts,
+    dict[str, list[str]]: _read_texts,
 }
 
-__all__ = ["MISSING", "OVERRIDABLE", "read", "shown_value"]
+__all__ = ["ELEMENTS", "MISSING", "OVERRIDABLE", "read", "shown_value"]

@@ -59,6 +59,24 @@ def mask_url(text: str) -> str:
     return f"{text[: query.end()]}{HIDDEN}" if query else text
 
 
+def mask_query_url(text: str) -> str:
+    """The same for a URL whose query selects series: ``match[]`` is no secret, every other value is hidden."""
+    head, mark, query = text.partition("?")
+    others = [part for part in query.split("&") if not part.startswith("match[]=")]
+    # An '@' there may end a password that holds a '?'.
+    if not mark or any("@" in part for part in others):
+        return mask_url(text)
+    shown = (
+        part
+        if part.startswith("match[]=")
+        else f"{part.partition('=')[0]}={HIDDEN}"
+        if "=" in part
+        else HIDDEN
+        for part in query.split("&")
+    )
+    return f"{mask_url(head)}?{'&'.join(shown)}"
+
+
 def mask_secret_path(text: str) -> str:
     """The path of a secret's file; hidden when somebody put the secret itself where its path belongs."""
     return HIDDEN if looks_like_token(text) else text
@@ -69,4 +87,4 @@ def looks_like_token(path: str) -> bool:
     return bool(_PASTED_TOKEN.fullmatch(path))
 
 
-__all__ = ["HIDDEN", "looks_like_token", "mask_secret_path", "mask_url", "redact"]
+__all__ = ["HIDDEN", "looks_like_token", "mask_query_url", "mask_secret_path", "mask_url", "redact"]

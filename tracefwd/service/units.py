@@ -150,6 +150,17 @@ def _is_ipv6(text: str) -> bool:
     return True
 
 
+def check_query_url(text: str, examples: Mapping[str, str]) -> None:
+    """The same for a URL with a query, which may hold blanks and whatever else is printable."""
+    example = " or ".join(examples.values())
+    head, mark, query = text.partition("?")
+    if any(not char.isprintable() for char in query):
+        raise UnitError(f"a URL holds no control characters; write {example}")
+    if mark and "#" in query:
+        raise UnitError("a '#' would end its query; write %23")
+    check_url(head, examples)
+
+
 def check_url(text: str, examples: Mapping[str, str]) -> None:
     """Refuses what no client could open.  ``examples`` maps each allowed scheme to a URL worth suggesting."""
     example = " or ".join(examples.values())
@@ -190,6 +201,7 @@ def parse_version(text: str) -> tuple[int, ...] | None:
 __all__ = [
     "CURRENT_VERSION",
     "UnitError",
+    "check_query_url",
     "check_url",
     "format_address",
     "format_duration",
