@@ -19,7 +19,7 @@ LAYERS = [
 ROOMS = {"receiver", "processor", "exporter", "emulator", "generator", "service"}
 # These do what their room does at the edge: sockets, clocks, files, logs.
 EDGES = {
-    "receiver": {"http", "http_connection", "line_port"},
+    "receiver": {"http", "http_connection", "line_port", "door", "credentials", "turns"},
     "exporter": "*",
     "emulator": "*",
     "generator": "*",
@@ -38,6 +38,8 @@ IMPURE_IMPORTS = {
     "datetime",
 }
 MODULE_LINES_MAX = 480
+# Lists of declarations, looked up and not read in one sitting.
+DECLARATIONS = {"settings", "metrics"}
 FUNCTION_LINES_MAX = 75
 
 
@@ -103,7 +105,7 @@ def test_every_module_has_a_preamble_and_fits_in_one_sitting(path: Path) -> None
     if not text.strip():
         return
     assert ast.get_docstring(ast.parse(text)), f"{ids(path)} does not say what it is for"
-    assert len(text.splitlines()) <= MODULE_LINES_MAX
+    assert path.stem in DECLARATIONS or len(text.splitlines()) <= MODULE_LINES_MAX
 
 
 @pytest.mark.parametrize("path", MODULES, ids=ids)

@@ -17,6 +17,7 @@ from tracefwd.processor.line_check import make_line_check
 from tracefwd.processor.red import RedAggregator
 from tracefwd.processor.ruled import RuledMapper
 from tracefwd.processor.sampler import SpanSampler, make_sampler
+from tracefwd.processor.shed import Shedder
 from tracefwd.processor.wavefront_proxy import make_wavefront_proxy_mapper
 from tracefwd.receiver.decode import make_decode
 from tracefwd.receiver.exact import make_exact_decode
@@ -132,6 +133,7 @@ def make_pipeline(
         lines=lines if settings.receiver.trace_listen else None,
         sampler=parts.sampler,
         red=parts.red,
+        shedder=Shedder(None if parts.sampler is None else parts.sampler.reach),
         outlets=list(outlets.values()),
         now_us=now_us,
     )

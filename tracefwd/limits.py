@@ -58,6 +58,7 @@ DROP_REASONS = frozenset(
         "drain_budget",  # still queued when the time for leaving was over
         "crash",  # held by a worker that died
         "retries_exhausted",  # older than exporter.retry.age_max
+        "shed",  # memory ran short: whole traces, by trace id (service.memory_max)
     }
 )
 REPAIR_KINDS = frozenset(

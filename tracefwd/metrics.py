@@ -49,7 +49,19 @@ CATALOGUE: tuple[Metric, ...] = (
         "tracefwd_receiver_connections_closed_total",
         "counter",
         ("reason",),
-        "Connections that tracefwd closed (age, idle, slow_headers, slow_body, slow_reader, too_large, protocol, too_many, drain).",
+        "Connections that tracefwd closed (age, idle, slow_headers, slow_body, slow_reader, too_large, protocol, too_many, drain, not_allowed, per_address, handshake, no_token, no_room).",
+    ),
+    Metric(
+        "tracefwd_receiver_refused_requests_total",
+        "counter",
+        ("reason",),
+        "Requests refused before their body was decoded, so that they are not in the ledger: memory, no_room (503), token (401).",
+    ),
+    Metric(
+        "tracefwd_receiver_refused_bytes_total",
+        "counter",
+        ("reason",),
+        "Bytes of their bodies, as far as they had come.",
     ),
     Metric(
         "tracefwd_receiver_accepted_spans_total",
@@ -87,6 +99,12 @@ CATALOGUE: tuple[Metric, ...] = (
         "counter",
         ("policy",),
         "Spans that sampling kept back, by the policy that let them go; RED counts them.",
+    ),
+    Metric(
+        "tracefwd_shed_spans_total",
+        "counter",
+        (),
+        "Spans let go of because memory ran short, as in the ledger's dropped{shed}; RED counts them.",
     ),
     Metric("tracefwd_red_active_series", "gauge", (), "RED series in memory."),
     Metric(
@@ -165,6 +183,19 @@ CATALOGUE: tuple[Metric, ...] = (
         "The ledger: received, delivered, sampled_out, blocked, rejected, dropped, held; received is the sum of the others.",
     ),
     # process
+    Metric(
+        "tracefwd_memory_used_bytes",
+        "gauge",
+        ("part",),
+        "Memory in use, by part (base, connections, requests, queues, red; other: what the operating system says beyond them).",
+    ),
+    Metric("tracefwd_memory_max_bytes", "gauge", (), "The workers' shares of the memory budget."),
+    Metric(
+        "tracefwd_memory_stage_workers",
+        "gauge",
+        ("stage",),
+        "Workers by what memory makes them do (calm, shed: traces are let go of, refuse: posts get 503).",
+    ),
     Metric("tracefwd_workers", "gauge", (), "Worker processes that answer."),
     Metric("tracefwd_worker_restarts_total", "counter", (), "Workers that died and were replaced."),
     Metric("tracefwd_build_info", "gauge", ("version", "python"), "Always 1."),

@@ -39,10 +39,12 @@ from tracefwd.model import (
     Signal,
     SpanLog,
     SpanWriter,
+    WavefrontSpan,
 )
 from tracefwd.processor.red import RedAggregator
 from tracefwd.processor.ruled import RuledMapper
 from tracefwd.processor.sampler import SpanSampler
+from tracefwd.processor.shed import Shedder
 from tracefwd.quarantine import Quarantine
 
 ACCEPTED = Answer(202)
@@ -71,7 +73,8 @@ class Destination(Protocol):
 class Plan(Struct, gc=False):
     """Everything one request would change.
 
-    ``sampled_out`` says which policy held back how many; ``payloads`` are per writer, in the writers' order.
+    ``sampled_out`` says which policy held back how many; ``payloads`` are per writer, in the writers' order; ``shed``
+    spans were kept by sampling and let go of for want of memory.
     """
 
     decoded: Decoded
@@ -79,6 +82,7 @@ class Plan(Struct, gc=False):
     kept: int
     sampled_out: dict[str, int] | None
     payloads: list[list[Payload]]
+    shed: int = 0
 
 
 class LinePlan(Struct, gc=False):
@@ -88,6 +92,7 @@ class LinePlan(Struct, gc=False):
     spans: Plan
     logs_blocked: int
     logs_sampled_out: int
+    logs_shed: int
     log_payloads: list[list[Payload]]
 
 
@@ -110,6 +115,7 @@ class Pipeline:
         lines: LineParts | None = None,
         sampler: SpanSampler | None,
         red: RedAggregator | None,
+        shedder: Shedder | None = None,
         outlets: Sequence[tuple[Writer, Sequence[Destination]]],
         now_us: Callable[[], int],
     ) -> None:
@@ -119,6 +125,7 @@ class Pipeline:
         self._lines = lines
         self._sampler = sampler
         self._red = red
+        self.shedder = shedder or Shedder()
         self._outlets = outlets
         self._writers = [writer for writer, _ in outlets]
         self._now_us = now_us
@@ -144,8 +151,15 @@ class Pipeline:
         kept, sampled_out = mapped.spans, None
         if self._sampler is not None:
             kept, sampled_out = self._sampler.sift(mapped.spans, now_us)
+        shed = 0
+        if self.shedder.on:
+            kept, shed = self._shed(kept)
         payloads = [writer.write(kept) for writer in self._writers] if kept else []
-        return Plan(decoded, mapped, len(kept), sampled_out, payloads)
+        return Plan(decoded, mapped, len(kept), sampled_out, payloads, shed)
+
+    def _shed(self, spans: list[WavefrontSpan]) -> tuple[list[WavefrontSpan], int]:
+        kept = self.shedder.sift(spans)
+        return kept, len(spans) - len(kept)
 
     def commit(self, plan: Plan, now_us: int) -> Answer | HeldAnswer:
         """Apply a plan.  No await in here: it happens whole, or not at all."""
@@ -162,7 +176,9 @@ class Pipeline:
         account = self._account
         account.received += spans + mapped.blocked
         account.blocked += mapped.blocked
-        account.sampled_out += spans - plan.kept
+        account.sampled_out += spans - plan.kept - plan.shed
+        if plan.shed:
+            account.drop("shed", plan.shed)
         if plan.sampled_out is not None and self._sampler is not None:
             self._sampler.count(plan.sampled_out)
         self._accepted[decoded.encoding] = self._accepted.get(decoded.encoding, 0) + read
@@ -223,6 +239,9 @@ class Pipeline:
         kept, sampled_out = spans, None
         if self._sampler is not None:
             kept, sampled_out = self._sampler.sift(spans, now_us)
+        sampled = kept
+        if self.shedder.on:
+            kept, _ = self._shed(kept)
         checked = self._lines.check(kept, now_us)
         if checked.rejects:
             # Rejected spans count as such alone.
@@ -232,12 +251,13 @@ class Pipeline:
         decoded = Decoded(Encoding.WAVEFRONT, [], repairs=lines.repairs)
         good_spans = checked.spans
         payloads = [writer.write(good_spans) for writer in self._writers] if good_spans else []
-        plan = Plan(decoded, mapped, len(good_spans), sampled_out, payloads)
+        shed = len(sampled) - len(kept)
+        plan = Plan(decoded, mapped, len(good_spans), sampled_out, payloads, shed)
         return self._plan_logs(lines, plan, now_us)
 
     def _plan_logs(self, lines: Lines, plan: Plan, now_us: int) -> LinePlan:
         kept: list[SpanLog] = []
-        blocked = sampled_out = 0
+        blocked = sampled_out = shed = 0
         for log in lines.logs:
             span = log.span
             if span is not None and self.ruled is not None:
@@ -252,18 +272,22 @@ class Pipeline:
                 and self._sampler.judge_logs(span, now_us)
             ):
                 sampled_out += 1
+            elif span is not None and self.shedder.on and not self.shedder.sift([span]):
+                shed += 1
             else:
                 kept.append(log)
         payloads = [writer.write_span_logs(kept) for writer in self._writers] if kept else []
-        return LinePlan(lines, plan, blocked, sampled_out, payloads)
+        return LinePlan(lines, plan, blocked, sampled_out, shed, payloads)
 
     def commit_lines(self, plan: LinePlan, now_us: int) -> Answer:
         lines = plan.lines
         self._apply(plan.spans, len(lines.spans), now_us)
         logs = self._log_account
-        logs.received += plan.logs_blocked + plan.logs_sampled_out
+        logs.received += plan.logs_blocked + plan.logs_sampled_out + plan.logs_shed
         logs.blocked += plan.logs_blocked
         logs.sampled_out += plan.logs_sampled_out
+        if plan.logs_shed:
+            logs.drop("shed", plan.logs_shed)
         self._offer(plan.log_payloads)
         for reject in plan.spans.mapped.rejects:
             lines.refused.add(reject)
@@ -333,6 +357,7 @@ class Pipeline:
                 (k,): v for k, v in self._account.rejected.items()
             },
             "tracefwd_mapper_repairs_total": {(k,): v for k, v in self._repairs.items()},
+            "tracefwd_shed_spans_total": {(): self._account.dropped.get("shed", 0)},
         }
         if self._lines is not None:
             samples["tracefwd_receiver_rejected_span_logs_total"] = {

@@ -30,6 +30,19 @@ def section(kind: type, doc: str) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
+class IntakeTlsSettings:
+    cert_file: str = option(
+        "",
+        "Certificate chain (PEM); with it the ports speak TLS only; read again when it changes.",
+        unit="path",
+    )
+    key_file: str = option("", "Its private key (PEM, without a passphrase).", unit="secret_path")
+    client_ca_file: str = option(
+        "", "Authorities (PEM) of which clients must show a certificate: mTLS.", unit="path"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReceiverSettings:
     listen: str = option("0.0.0.0:9411", "Where Envoys post their spans.", unit="address")
     trace_listen: str = option(
@@ -65,6 +78,25 @@ class ReceiverSettings:
     connections_max: int = option(
         20_000, "Open connections per worker; further ones are refused and counted."
     )
+    connections_per_address_max: int = option(
+        0,
+        "Open connections per client address and worker; further ones are closed and counted; 0 is no limit, as a gateway or sidecar shows one address for many clients.",
+    )
+    unfinished_bytes_max: int = option(
+        64 * 2**20,
+        "Bytes of requests being read or waiting their turn, over all connections of a worker; from half of it on requests above their fair share are refused with 503; at least two bodies of receiver.body_bytes_max.",
+        unit="size",
+    )
+    allowed_networks: list[str] = option(
+        [],
+        "Client networks (CIDR) that may connect, others are closed without an answer and counted; empty allows all.",
+    )
+    token_file: str = option(
+        "",
+        "File with the bearer tokens of which a request must show one, one a line; read again when it changes; empty asks for none.",
+        unit="secret_path",
+    )
+    tls: IntakeTlsSettings = section(IntakeTlsSettings, "TLS on the intake ports.")
     proto_ids: str = option(
         "auto",
         "Byte order of span and parent ids in proto3 bodies: 'auto' turns them round for a whole body if one of its spans is an Envoy's (istio profile).",
@@ -509,6 +541,11 @@ class ServiceSettings:
     drain_timeout: float = option(
         20.0, "Time for delivering what is queued after SIGTERM.", unit="duration"
     )
+    memory_max: int = option(
+        0,
+        "Memory of all processes together, shared out among the workers; near it whole traces are shed (RED counts them), at the last posts are refused with 503; 0 is the cgroup's limit, or half of the machine's memory where there is none.",
+        unit="size",
+    )
     log_level: str = option("info", "", choices=("debug", "info", "warning", "error"))
     log_format: str = option(
         "auto",
@@ -544,6 +581,7 @@ __all__ = [
     "CollectionSettings",
     "ErrorSettings",
     "ExporterSettings",
+    "IntakeTlsSettings",
     "FilterSettings",
     "HttpConfigSettings",
     "MappingSettings",

@@ -118,6 +118,12 @@ class SpanSampler:
             return ""
         return policy
 
+    def reach(self, span: WavefrontSpan) -> int:
+        """The last place up to which spans like this one are kept, for who has to let go of more (``shed.py``)."""
+        if span.debug or (span.error and self._keep_errors) or span.duration_ms > self._slow_ms:
+            return EVERYTHING
+        return self._line_for(span)[0]
+
     def __call__(self, span: WavefrontSpan) -> Verdict:
         """``judge`` as a verdict, for who has one span and no load: ``convert``, ``explain``."""
         return Verdict.DROP if self.judge(span) else Verdict.KEEP

@@ -4,6 +4,7 @@ Keys that were refused while they were read are left alone (``Report.is_broken``
 """
 
 import dataclasses
+import ipaddress
 import math
 import re
 from collections.abc import Iterable
@@ -23,11 +24,13 @@ from tracefwd.settings import Settings, TargetSettings
 _RANGES: dict[str, tuple[float, float]] = {
     "receiver.connection_age_max": (0, math.inf),  # 0 is never
     "receiver.header_bytes_max": (1024, 2**20),  # Envoy's own headers take about 500 bytes
+    "receiver.connections_per_address_max": (0, math.inf),  # 0 is no limit
     "sampling.duration": (0, math.inf),  # 0 is off
     "sampling.rate": (0, 1),
     "sampling.keep_slow": (0, math.inf),  # 0 is off, here and below
     "sampling.spans_per_second_max": (0, math.inf),
     "service.drain_timeout": (0, math.inf),  # 0 drops at once, counted
+    "service.memory_max": (0, math.inf),  # 0 asks the cgroup
     "service.workers": (1, 256),  # more than any machine's cores is a slip
     "red.centroids_max": (2, 10_000),
     "metrics.age_max": (0, math.inf),
@@ -48,6 +51,7 @@ def check(settings: Settings, report: Report) -> None:
     _check_ranges(settings, report)
     _check_relations(settings, report)
     _check_intake(settings, report)
+    _check_admission(settings, report)
     _check_mapping(settings, report)
     _check_templates(settings, report)
     _check_rules(settings, report)
@@ -115,6 +119,24 @@ def _check_intake(settings: Settings, report: Report) -> None:
         units.parse_version(settings.exporter.proxy_version)
     except units.UnitError as exc:
         report.refuse("exporter.proxy_version", str(exc), shown=settings.exporter.proxy_version)
+
+
+def _check_admission(settings: Settings, report: Report) -> None:
+    receiver = settings.receiver
+    for index, network in enumerate(receiver.allowed_networks):
+        try:
+            ipaddress.ip_network(network)
+        except ValueError:
+            key = f"receiver.allowed_networks[{index}]"
+            reason = "is no network; write it as 10.0.0.0/8, fd00::/8 or a single address, host bits zero"
+            report.refuse(key, reason, shown=network)
+    tls = receiver.tls
+    if bool(tls.cert_file) != bool(tls.key_file):
+        reason = "a certificate and its key go together; give cert_file and key_file"
+        report.refuse("receiver.tls", reason)
+    elif tls.client_ca_file and not tls.cert_file:
+        reason = "asks for clients' certificates without TLS; give cert_file and key_file, too"
+        report.refuse("receiver.tls.client_ca_file", reason)
 
 
 def _check_mapping(settings: Settings, report: Report) -> None:
@@ -337,8 +359,19 @@ def check_runnable(settings: Settings) -> list[str]:
 
 
 def check_files(settings: Settings) -> list[str]:
-    """Files that the targets name but that cannot be read now; their content is looked at for emptiness only."""
+    """Files that are named but cannot be read now; their content is looked at for emptiness only."""
     problems: list[str] = []
+    receiver = settings.receiver
+    intake = {
+        "receiver.token_file": receiver.token_file,
+        "receiver.tls.cert_file": receiver.tls.cert_file,
+        "receiver.tls.key_file": receiver.tls.key_file,
+        "receiver.tls.client_ca_file": receiver.tls.client_ca_file,
+    }
+    for key, path in intake.items():
+        reason = unreadable(path) if path else None
+        if reason is not None:
+            problems.append(f"{key} = {mask_secret_path(path)!r}: {reason}.")
     for index, target in enumerate(settings.exporter.targets):
         for name in ("token_file", "csp_token_file", "csp_app_secret_file", "ca_file"):
             path = getattr(target, name)
