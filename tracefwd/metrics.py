@@ -119,6 +119,80 @@ CATALOGUE: tuple[Metric, ...] = (
         (),
         "Spans counted under operationName=_other because the limit was reached.",
     ),
+    # scraper
+    Metric(
+        "tracefwd_scraper_up",
+        "gauge",
+        ("source",),
+        "1 if the source's last scrape was whole, else 0.",
+    ),
+    Metric(
+        "tracefwd_scraper_scrapes_total",
+        "counter",
+        ("source", "result"),
+        "Scrapes, by result: ok, or why they failed (empty: an answer without a sample).",
+    ),
+    Metric(
+        "tracefwd_scraper_missed_scrapes_total",
+        "counter",
+        ("source",),
+        "Rounds that were skipped because the scrape before took longer than the interval.",
+    ),
+    Metric(
+        "tracefwd_scraper_last_scrape_duration_seconds",
+        "gauge",
+        ("source",),
+        "How long the last scrape took, translation included.",
+    ),
+    Metric(
+        "tracefwd_scraper_last_success_timestamp_seconds",
+        "gauge",
+        ("source",),
+        "When the last whole scrape ended, as Unix time.",
+    ),
+    Metric(
+        "tracefwd_scraper_received_bytes_total",
+        "counter",
+        ("source",),
+        "Bytes of bodies as they came over the wire.",
+    ),
+    Metric(
+        "tracefwd_scraper_body_bytes_total",
+        "counter",
+        ("source",),
+        "Bytes of bodies after inflation.",
+    ),
+    Metric("tracefwd_scraper_samples_total", "counter", ("source",), "Samples read from bodies."),
+    Metric(
+        "tracefwd_scraper_points_total",
+        "counter",
+        ("source",),
+        "Points made of samples and offered.",
+    ),
+    Metric(
+        "tracefwd_scraper_dropped_samples_total",
+        "counter",
+        ("source", "reason"),
+        "Samples that became no point, by reason.",
+    ),
+    Metric(
+        "tracefwd_scraper_bad_lines_total",
+        "counter",
+        ("source", "reason"),
+        "Lines of bodies that cannot be read, by reason.",
+    ),
+    Metric(
+        "tracefwd_scraper_dropped_tags_total",
+        "counter",
+        ("source",),
+        "Tags taken off points because there were more than metrics.tags_max.",
+    ),
+    Metric(
+        "tracefwd_rules_points_total",
+        "counter",
+        ("rule", "result"),
+        "Scraped points by preprocessor rule and result, as tracefwd_rules_spans_total.",
+    ),
     # exporter
     Metric(
         "tracefwd_exporter_sent_items_total",
@@ -182,6 +256,12 @@ CATALOGUE: tuple[Metric, ...] = (
         ("state",),
         "The ledger: received, delivered, sampled_out, blocked, rejected, dropped, held; received is the sum of the others.",
     ),
+    Metric(
+        "tracefwd_ledger_points",
+        "gauge",
+        ("state",),
+        "The same for points: scraped ones, RED counters and heartbeats.",
+    ),
     # process
     Metric(
         "tracefwd_memory_used_bytes",
@@ -198,6 +278,13 @@ CATALOGUE: tuple[Metric, ...] = (
     ),
     Metric("tracefwd_workers", "gauge", (), "Worker processes that answer."),
     Metric("tracefwd_worker_restarts_total", "counter", (), "Workers that died and were replaced."),
+    Metric(
+        "tracefwd_config_reloads_total",
+        "counter",
+        ("result",),
+        "SIGHUPs, by result (applied, refused: the configuration before it goes on).",
+    ),
+    Metric("tracefwd_open_files_max", "gauge", (), "Files that each process may have open."),
     Metric("tracefwd_build_info", "gauge", ("version", "python"), "Always 1."),
 )
 BY_NAME = {metric.name: metric for metric in CATALOGUE}

@@ -70,6 +70,15 @@ class Destination(Protocol):
     def samples(self) -> Samples: ...
 
 
+def target_sections(targets: Sequence[Destination]) -> dict[str, dict[str, ledger.Section]]:
+    """Every target's own accounts, and its failovers', as the ledger shows them."""
+    return {
+        name: {signal.value: accounts[signal].show() for signal in Signal}
+        for target in targets
+        for name, accounts in {target.name: target.accounts, **target.failover_accounts()}.items()
+    }
+
+
 class Plan(Struct, gc=False):
     """Everything one request would change.
 
@@ -336,14 +345,7 @@ class Pipeline:
         for signal in (Signal.SPAN_LOGS, Signal.POINTS, Signal.DISTRIBUTIONS):
             shown[signal] = self._primary.accounts[signal].show()
         ledger.add(shown[Signal.SPAN_LOGS], {**self._log_account.show()})
-        shown["targets"] = {
-            name: {signal: accounts[signal].show() for signal in Signal}
-            for target in self._destinations
-            for name, accounts in {
-                target.name: target.accounts,
-                **target.failover_accounts(),
-            }.items()
-        }
+        shown["targets"] = target_sections(self._destinations)
         return shown
 
     def _held(self) -> int:

@@ -1,0 +1,281 @@
+"""The scraper: asks every source at its times and hands the points to the targets.
+
+    client (pieces of a body) -> translation (points) -> targets
+
+It has a process of its own beside the workers, because a large body takes seconds of work and an Envoy waits for its
+answer; ``scraper_parts.py`` says what ``worker.py`` runs there.
+
+1. One scrape of a source at a time.  A scrape that takes longer than the interval skips rounds, counted.
+2. A scrape that fails midway has sent what it had read, and has failed: it is never taken for a whole one.
+3. Nothing is invented: no last value is repeated, no series is closed; what vanishes simply stops.
+4. Every sample read is a point offered or counted as dropped with its reason; every point offered is in the ledger.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from random import Random
+from typing import Any, Protocol
+
+from tracefwd import metrics
+from tracefwd.ledger import Account
+from tracefwd.ledger import add as add_ledger
+from tracefwd.model import Payload, Signal
+from tracefwd.pipeline import Destination, target_sections
+from tracefwd.service.scrape_client import ScrapeClient, ScrapeFailed
+from tracefwd.service.source_checks import source_name
+from tracefwd.service.tally import empty_ledger
+from tracefwd.settings import PrometheusSourceSettings
+
+LOG = logging.getLogger(__name__)
+
+# The first scrape comes within this, at a moment of each source's own; sources keep that distance afterwards.
+PHASE_S_MAX = 5.0
+# A source that fails is asked less and less often, but each minute at least: it must not stay dark for long
+# after it is back.  (With an interval of a minute or more nothing is put off.)
+BACKOFF_S_MAX = 60.0
+# Stands for a body without a single sample: Prometheus answers so when no series matches.
+EMPTY = "empty"
+
+
+class Counts(Protocol):
+    """What one body held; the reasons are ``limits``'."""
+
+    samples: int
+    points: int
+    bytes: int
+    dropped: dict[str, int]
+    bad_lines: dict[str, int]
+    tags_dropped: int
+
+
+class Scrape(Protocol):
+    """What the scraper needs of ``metricspath``'s state for one body."""
+
+    @property
+    def counts(self) -> Counts: ...
+    def feed(self, chunk: bytes) -> list[Payload]: ...
+    def finish(self, *, complete: bool) -> list[Payload]: ...
+
+
+class Translation(Protocol):
+    def begin(self, now_s: float) -> Scrape: ...
+
+
+class SourceLoop:
+    """One source: when it is asked, and what came of it."""
+
+    def __init__(
+        self,
+        settings: PrometheusSourceSettings,
+        translation: Translation,
+        client: ScrapeClient,
+        offer: Callable[[list[Payload]], None],
+        *,
+        random: Random,
+        now_s: Callable[[], float] = time.time,
+    ) -> None:
+        self.name = source_name(settings)
+        self.trouble = ""
+        self._interval_s = settings.collection.interval
+        self._translation = translation
+        self._client = client
+        self._offer = offer
+        self._random = random
+        self._now_s = now_s
+        self._reason = ""
+        self._failures = 0
+        self._up: int | None = None
+        self._duration_s = 0.0
+        self._success_s: float | None = None
+        self._missed = 0
+        self._results: dict[str, int] = {}
+        self._sums = {"samples": 0, "points": 0, "bytes": 0, "tags_dropped": 0}
+        self._dropped: dict[str, int] = {}
+        self._bad_lines: dict[str, int] = {}
+
+    async def run(self, leaving: asyncio.Event) -> None:
+        """Scrape until ``leaving``; a scrape under way then is finished (or cancelled by whoever runs this)."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + self._random.uniform(0, min(self._interval_s, PHASE_S_MAX))
+        await self._client.open()
+        try:
+            while not await _set_within(leaving, due - loop.time()):
+                await self.scrape()
+                due += self._rounds() * self._interval_s
+                late_s = loop.time() - due
+                if late_s > 0:
+                    missed = int(late_s / self._interval_s) + 1
+                    self._missed += missed
+                    due += missed * self._interval_s
+        finally:
+            await self._client.close()
+
+    async def scrape(self) -> None:
+        """Once, now.  Raises nothing: what went wrong is counted and told."""
+        started = time.monotonic()
+        body = self._translation.begin(self._now_s())
+        result, detail = "cancelled", ""
+        try:
+            await self._client.scrape(lambda piece: self._offer(body.feed(piece)))
+            result = "ok"
+        except ScrapeFailed as failure:
+            result, detail = failure.reason, str(failure)
+        except Exception:
+            LOG.exception("source %s: its scrape failed through a fault of ours", self.name)
+            result, detail = "internal", "a fault of ours; see the log"
+        finally:
+            self._offer(body.finish(complete=result == "ok"))
+            if result == "ok" and not body.counts.samples:
+                result, detail = EMPTY, "the body has no sample; does match[] select anything?"
+            self._duration_s = time.monotonic() - started
+            self._add(body.counts)
+            self._conclude(result, detail)
+
+    def samples(self, *, counters_only: bool = False) -> metrics.Samples:
+        name = self.name
+        found: metrics.Samples = {
+            "tracefwd_scraper_scrapes_total": {
+                (name, result): number for result, number in self._results.items()
+            },
+            "tracefwd_scraper_missed_scrapes_total": {(name,): self._missed},
+            "tracefwd_scraper_samples_total": {(name,): self._sums["samples"]},
+            "tracefwd_scraper_points_total": {(name,): self._sums["points"]},
+            "tracefwd_scraper_body_bytes_total": {(name,): self._sums["bytes"]},
+            "tracefwd_scraper_received_bytes_total": {(name,): self._client.wire_bytes},
+            "tracefwd_scraper_dropped_tags_total": {(name,): self._sums["tags_dropped"]},
+            "tracefwd_scraper_dropped_samples_total": {
+                (name, reason): number for reason, number in self._dropped.items()
+            },
+            "tracefwd_scraper_bad_lines_total": {
+                (name, reason): number for reason, number in self._bad_lines.items()
+            },
+        }
+        if self._up is not None and not counters_only:
+            found["tracefwd_scraper_up"] = {(name,): self._up}
+            found["tracefwd_scraper_last_scrape_duration_seconds"] = {(name,): self._duration_s}
+        if self._success_s is not None and not counters_only:
+            key = "tracefwd_scraper_last_success_timestamp_seconds"
+            found[key] = {(name,): self._success_s}
+        return found
+
+    def _rounds(self) -> int:
+        """How many intervals to the next scrape."""
+        if self._failures < 2:
+            return 1
+        wait_s = min(self._interval_s * 2.0 ** min(self._failures - 1, 30), BACKOFF_S_MAX)
+        return max(1, int(wait_s / self._interval_s))
+
+    def _add(self, counts: Counts) -> None:
+        for name in self._sums:
+            self._sums[name] += getattr(counts, name)
+        for total, part in (
+            (self._dropped, counts.dropped),
+            (self._bad_lines, counts.bad_lines),
+        ):
+            for reason, number in part.items():
+                total[reason] = total.get(reason, 0) + number
+
+    def _conclude(self, result: str, detail: str) -> None:
+        self._results[result] = self._results.get(result, 0) + 1
+        if result == "cancelled":
+            return
+        self._up = int(result == "ok")
+        if result == "ok":
+            self._success_s = self._now_s()
+        # Whoever answers is not spared: what it lacks may be there at the next round.
+        self._failures = 0 if result in ("ok", EMPTY) else self._failures + 1
+        self.trouble = detail
+        if result != self._reason:
+            if result != "ok":
+                LOG.warning("source %s: scrape failed (%s): %s", self.name, result, detail)
+            elif self._reason:
+                LOG.info("source %s: scraped again", self.name)
+        self._reason = result
+
+
+class Scraper:
+    """All sources of a process: what ``service/worker.py`` needs of a receiver and of a pipeline."""
+
+    def __init__(
+        self,
+        targets: Sequence[Destination],
+        make_loops: Callable[[Callable[[list[Payload]], None]], list[SourceLoop]],
+    ) -> None:
+        """``make_loops`` is given where points go."""
+        self._targets = targets
+        self._primary = next(target for target in targets if target.role == "primary")
+        self._loops = make_loops(self.offer)
+        self._leaving = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        # Points that a rule kept out never come to a target.
+        self.blocked = Account(lambda: 0)
+
+    def offer(self, payloads: list[Payload]) -> None:
+        for payload in payloads:
+            for target in self._targets:
+                target.offer(payload)
+
+    async def start(self, _: object = None) -> None:
+        self._tasks = [
+            asyncio.create_task(loop.run(self._leaving), name=f"source {loop.name}")
+            for loop in self._loops
+        ]
+
+    def drain(self) -> None:
+        """No further scrape begins."""
+        self._leaving.set()
+
+    async def stop(self, linger_s: float) -> None:
+        """Scrapes under way may end within the time; a cut one has sent what it had read."""
+        self._leaving.set()
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=linger_s)
+            for task in late:
+                task.cancel()
+            await asyncio.wait(self._tasks)
+
+    def tick(self) -> Iterator[None]:
+        """Nothing is gathered here."""
+        return iter(())
+
+    def ledger(self) -> dict[str, Any]:
+        shown = empty_ledger()
+        for signal in (Signal.POINTS, Signal.DISTRIBUTIONS):
+            shown[signal.value] = dict(self._primary.accounts[signal].show())
+        add_ledger(shown[Signal.POINTS.value], dict(self.blocked.show()))
+        shown["targets"] = target_sections(self._targets)
+        return shown
+
+    def samples(self) -> metrics.Samples:
+        """The sources' and the targets'.
+
+        Gauges of sources are not said while leaving: a successor says them, and the parent adds up.
+        """
+        total: metrics.Samples = {}
+        leaving = self._leaving.is_set()
+        for loop in self._loops:
+            metrics.add(total, loop.samples(counters_only=leaving))
+        for target in self._targets:
+            metrics.add(total, target.samples())
+        return total
+
+    def rejected_samples(self) -> list[dict[str, str]]:
+        """Samples of rejected spans: there are none."""
+        return []
+
+    def problems(self) -> list[str]:
+        """A line per source whose last scrape failed.  No secrets."""
+        return [f"source {loop.name}: {loop.trouble}" for loop in self._loops if loop.trouble]
+
+
+async def _set_within(event: asyncio.Event, seconds: float) -> bool:
+    try:
+        await asyncio.wait_for(event.wait(), max(0.0, seconds))
+    except TimeoutError:
+        return False
+    return True
+
+
+__all__ = ["Scraper", "SourceLoop"]
