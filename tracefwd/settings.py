@@ -538,6 +538,11 @@ class ServiceSettings:
         choices=("all", "spans", "metrics"),
     )
     workers: int = option(1, "Processes that share the port; one per core.")
+    pre_stop_delay: float = option(
+        0.0,
+        "After SIGTERM, be not ready but serve on for this long, until nobody is sent here any more; in Kubernetes 5s, and terminationGracePeriodSeconds above this and drain_timeout together.",
+        unit="duration",
+    )
     drain_timeout: float = option(
         20.0, "Time for delivering what is queued after SIGTERM.", unit="duration"
     )

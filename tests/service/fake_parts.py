@@ -65,6 +65,9 @@ class FakeReceiver:
         assert self.server is not None
         self.server.close()
 
+    def leave_port(self) -> None:
+        self.drain()
+
     async def stop(self, linger_s: float) -> None:
         pass
 

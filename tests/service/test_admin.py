@@ -15,6 +15,7 @@ import pytest
 
 from tracefwd import __version__, ledger
 from tracefwd.metrics import CATALOGUE
+from tracefwd.service import child as child_module
 from tracefwd.service import slot as slot_module
 from tracefwd.service.config import Loaded
 from tracefwd.service.supervisor import Service
@@ -106,9 +107,9 @@ async def test_alive_but_not_ready_while_a_worker_is_missing(
 ) -> None:
     held = asyncio.Event()
 
-    async def wait(*_: object) -> Any:
+    async def wait(*given: Any) -> Any:
         await held.wait()
-        return await spawn(service.slots[0])
+        return await spawn(*given)
 
     spawn = slot_module.Slot._spawn
     monkeypatch.setattr(slot_module.Slot, "_spawn", wait)
@@ -186,7 +187,7 @@ async def test_the_ledger_balances_under_concurrent_reads_and_traffic(
 async def test_a_verbose_ledger_shows_the_workers_and_who_does_not_answer(
     http: aiohttp.ClientSession, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slot_module, "ANSWER_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(child_module, "ANSWER_TIMEOUT_S", 0.2)
     pid = service.slots[1].pid
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)

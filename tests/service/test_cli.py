@@ -172,7 +172,8 @@ def test_run_hands_the_configuration_over(body, tmp_path):
     argv = ["run", "--config", str(file), *PROXY, "--listen", "127.0.0.1:1", "--admin", "[::1]:2"]
     argv += ["--profile", "wavefront-proxy", "--exact", "--workers", "2"]
     assert cli.main(argv) == 0
-    ((loaded,),) = calls
+    ((loaded, reread),) = calls
+    assert reread().settings == loaded.settings
     settings = loaded.settings
     assert settings.receiver.listen == "127.0.0.1:1"
     assert settings.admin.listen == "[::1]:2"

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tracefwd.errors import StartError
+from tracefwd.service import child as child_module
 from tracefwd.service import slot as slot_module
 from tracefwd.service.config import Loaded
 from tracefwd.service.supervisor import Service
@@ -187,10 +188,10 @@ async def test_replacing_waits_longer_each_time(monkeypatch: pytest.MonkeyPatch)
         waits.append(seconds)
         return self._draining.is_set()
 
-    async def dies(self: slot_module.Slot) -> tuple[str, bool]:
+    async def dies(self: slot_module.Slot) -> child_module.End:
         if len(waits) == 9:
             self.drain(0.0)
-        return "died", True
+        return child_module.End("died", well=False)
 
     monkeypatch.setattr(slot_module.Slot, "_drains_within", remember)
     monkeypatch.setattr(slot_module.Slot, "_one_worker", dies)
@@ -202,7 +203,7 @@ async def test_replacing_waits_longer_each_time(monkeypatch: pytest.MonkeyPatch)
         compose="",
         changed=lambda: None,
     )
-    with slot._sock:
+    with slot._listening[0]:
         await slot.keep()
     assert waits == [0, 0.5, 1, 2, 4, 8, 10, 10, 10]
 
@@ -256,7 +257,7 @@ async def test_taken_ports_are_told_and_nothing_is_started() -> None:
 async def test_a_worker_that_does_not_answer_is_shown_by_its_last_snapshot(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(slot_module, "ANSWER_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(child_module, "ANSWER_TIMEOUT_S", 0.2)
     async with Service(loaded(), compose=FAKE) as service:
         await post_once(service.intake_url)
         fresh = await service.ledger()
@@ -275,12 +276,12 @@ async def test_a_worker_that_does_not_answer_is_shown_by_its_last_snapshot(
 
 
 async def test_a_silent_worker_is_killed_and_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slot_module, "ANSWER_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(child_module, "ANSWER_TIMEOUT_S", 0.2)
     async with Service(loaded(), compose=FAKE) as service:
-        monkeypatch.setattr(slot_module, "SILENCE_S_MAX", 0.1)
+        monkeypatch.setattr(child_module, "SILENCE_S_MAX", 0.1)
         async with connection(service.intake_url) as client:
             assert await client.post("/hang") is None
-        monkeypatch.setattr(slot_module, "SILENCE_S_MAX", 60.0)
+        monkeypatch.setattr(child_module, "SILENCE_S_MAX", 60.0)
         await until_ready(service, restarts=1)
         assert await post_once(service.intake_url)
 
@@ -320,7 +321,7 @@ async def test_a_worker_told_to_leave_alone_drains_and_is_replaced() -> None:
 async def test_a_worker_that_overstays_its_budget_is_killed_and_what_it_held_counts_as_crashed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(slot_module, "DRAIN_GRACE_S", 0.2)
+    monkeypatch.setattr(child_module, "DRAIN_GRACE_S", 0.2)
     async with Service(loaded(), compose=FAKE) as service:
         await post_once(service.intake_url, "/hold")
         await service.ledger()
@@ -341,6 +342,15 @@ class Running:
 
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
+
+    async def says(self, words: str) -> None:
+        """Wait for it in the log."""
+        assert self.process.stderr is not None
+        async with asyncio.timeout(30):
+            while words not in self.said:
+                line = await self.process.stderr.readline()
+                assert line, self.said
+                self.said += line.decode()
 
     async def end(self) -> tuple[int, str]:
         assert self.process.stderr is not None
@@ -414,14 +424,19 @@ class TestRun:
         assert "ledger balanced: received 1 = delivered 1" in said
         assert "Traceback" not in said
 
-    async def test_sighup_does_not_end_it(self) -> None:
-        async with running() as service:
+    async def test_sighup_exchanges_the_workers_and_loses_nothing(self) -> None:
+        async with running(workers=2) as service:
+            before = {await post_once(service.url, "/hold") for _ in range(20)}
             service.signal(signal.SIGHUP)
-            assert await post_once(service.url)
+            await service.says("2 workers exchanged; changed: nothing")
+            after = {await post_once(service.url) for _ in range(20)}
             service.signal(signal.SIGTERM)
             code, said = await service.end()
-        assert code == 0
-        assert "restart to apply a change" in said
+        assert code == 0, said
+        assert len(before) == len(after) == 2
+        assert not before & after
+        assert None not in after
+        assert "ledger balanced: received 40 = delivered 40" in said.splitlines()[-1]
 
     async def test_its_sudden_death_lets_the_workers_drain_and_leave(self) -> None:
         async with running() as service:

@@ -696,7 +696,7 @@ def test_run_logs_one_record_for_each_fate(conf, tmp_path, monkeypatch, caplog):
     token.write_text(TOKEN)
     seen: list[Settings] = []
     monkeypatch.setattr(tracefwd.service.logs, "configure", lambda _: None)
-    monkeypatch.setattr(supervisor, "run", lambda loaded: seen.append(loaded.settings) or 0)
+    monkeypatch.setattr(supervisor, "run", lambda loaded, _: seen.append(loaded.settings) or 0)
     path = conf(EXAMPLE + f"token={TOKEN}\n")
     with caplog.at_level(logging.INFO, "tracefwd"):
         argv = ["run", "--wavefront-conf", str(path), "--token-file", str(token)]

@@ -81,6 +81,9 @@ class _Receiver:
     def drain(self) -> None:
         self.seen.calls.append("receiver drains")
 
+    def leave_port(self) -> None:
+        self.seen.calls.append("receiver leaves its port")
+
     async def stop(self, linger_s: float) -> None:
         self.seen.lingers.append(linger_s)
         self.seen.lingering.set()

@@ -79,6 +79,14 @@ class HttpReceiver:
         for connection in self._intake.connections:
             connection.retire("drain")
 
+    def leave_port(self) -> None:
+        """Accept no more: another process does, at the same socket.
+
+        Whoever connects from now on is served there; one that we accepted in the last moments of a drain might be
+        closed just before its request arrives.
+        """
+        self._close_port()
+
     async def stop(self, linger_s: float = 6.0) -> None:
         """Drain, and return when every connection is closed.
 

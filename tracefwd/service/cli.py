@@ -66,12 +66,7 @@ def _load(arguments: argparse.Namespace, *, runnable: bool = False) -> "Loaded":
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from tracefwd.service.config import check_files
-
-    loaded = _load(arguments, runnable=True)
-    unreadable = check_files(loaded.settings)
-    if unreadable:
-        raise StartError("\n".join(unreadable))
+    loaded = _load_checked(arguments)
     if loaded.wavefront is not None:
         from tracefwd.service import import_conf, logs
 
@@ -79,7 +74,18 @@ def _run(arguments: argparse.Namespace) -> int:
         import_conf.log_account(loaded.wavefront, loaded.origins)
     from tracefwd.service import supervisor
 
-    return supervisor.run(loaded)
+    return supervisor.run(loaded, lambda: _load_checked(arguments))
+
+
+def _load_checked(arguments: argparse.Namespace) -> "Loaded":
+    """What can be run: every file that it names is there, too."""
+    from tracefwd.service.config import check_files
+
+    loaded = _load(arguments, runnable=True)
+    unreadable = check_files(loaded.settings)
+    if unreadable:
+        raise StartError("\n".join(unreadable))
+    return loaded
 
 
 def _demo(arguments: argparse.Namespace) -> int:

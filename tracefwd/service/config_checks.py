@@ -31,6 +31,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "sampling.spans_per_second_max": (0, math.inf),
     "service.drain_timeout": (0, math.inf),  # 0 drops at once, counted
     "service.memory_max": (0, math.inf),  # 0 asks the cgroup
+    "service.pre_stop_delay": (0, math.inf),  # 0 drains at once
     "service.workers": (1, 256),  # more than any machine's cores is a slip
     "red.centroids_max": (2, 10_000),
     "metrics.age_max": (0, math.inf),

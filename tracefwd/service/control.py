@@ -2,7 +2,8 @@
 
 A frame is its length (4 bytes, big endian), then that many bytes of JSON: one message, told apart by its
 ``type``.  The parent says ``start`` (once, first), ``ask`` and ``drain``; the worker says ``ready`` or
-``failed`` (once) and ``snapshot``, as an answer (with the ask's ``id``) or by itself (``id`` 0).
+``failed`` (once), ``snapshot``, as an answer (with the ask's ``id``) or by itself (``id`` 0), and ``leaving`` (once)
+when it goes without having been told to.
 
 1. Messages are handled where they are read, in one turn of the loop: a snapshot is never torn.
 2. End of file is a message, too: the other process is gone.
@@ -47,9 +48,13 @@ class Ask(Struct, tag_field="type", tag="ask"):
 
 
 class Drain(Struct, tag_field="type", tag="drain"):
-    """Take leave within ``budget_s``; a second one with less hurries."""
+    """Take leave within ``budget_s``; a second one with less hurries.
+
+    ``handed_over``: another worker accepts at the same sockets by now, so leave them at once.
+    """
 
     budget_s: float
+    handed_over: bool = False
 
 
 class Ready(Struct, tag_field="type", tag="ready"):
@@ -64,12 +69,22 @@ class Failed(Struct, tag_field="type", tag="failed"):
     message: str
 
 
+class Leaving(Struct, tag_field="type", tag="leaving"):
+    """The worker takes leave although the parent did not say so; it accepts until it hears ``drain``."""
+
+    reason: str
+
+
 class Snapshot(Struct, tag_field="type", tag="snapshot"):
     """A worker's whole account at one moment.
 
     ``ledger`` is shaped as ``tally.empty_ledger``; ``samples`` are (metric, label values, value), as in
     ``metrics.Samples``; ``rejected_samples`` are newest first and masked, ``None`` when nobody asked: masking
     them takes milliseconds.
+
+    ``durable``: what is held outlives the worker, and one after it in the slot takes it over.  ``inherited`` says how
+    much this one took over so far, per section as ``tally.sections`` names them; it is in ``ledger``, too, as received.
+    Both stand in one message, so that no read counts anything twice or misses it.
     """
 
     ledger: dict[str, Any]
@@ -77,10 +92,12 @@ class Snapshot(Struct, tag_field="type", tag="snapshot"):
     rejected_samples: list[dict[str, str]] | None = None
     problems: list[str] = []
     id: int = 0
+    durable: bool = False
+    inherited: dict[str, int] = {}
 
 
 FromParent = Start | Ask | Drain
-FromWorker = Ready | Failed | Snapshot
+FromWorker = Ready | Leaving | Failed | Snapshot
 
 Message = TypeVar("Message")
 

@@ -5,46 +5,27 @@ replaced are served by the next one.  (Closing a socket that somebody waits at r
 
 A worker that dies or falls silent is replaced: at once, then after 0.5 s, 1 s, ... 10 s.  One that fails to
 start is not: the next would fail, too, so ``keep`` raises ``StartError`` with its message.
+
+A worker is exchanged (for new settings, or because it leaves by itself) without a gap: the new one accepts at the same
+sockets before the old one is told to leave them.  A slot has two workers for that long, and never more.
 """
 
 import asyncio
 import logging
-import os
 import socket
-import sys
 from collections.abc import Callable
 
-import msgspec
-
 from tracefwd.errors import StartError
-from tracefwd.service.control import (
-    EXIT_FAILED_TO_START,
-    Ask,
-    Channel,
-    Drain,
-    Failed,
-    FromWorker,
-    Ready,
-    Snapshot,
-    Start,
-)
-from tracefwd.service.tally import Tally
+from tracefwd.service.child import Child, End, start_child
+from tracefwd.service.tally import Life, Tally
 from tracefwd.settings import Settings
 
 LOG = logging.getLogger(__name__)
 
-_WORKER = "tracefwd.service.worker"
-# worker.EXIT_FAILED_TO_START: importing the worker would bring its imports along.
-# A read of the ledger waits no longer for a worker that is busy.
-ANSWER_TIMEOUT_S = 1.0
-# Workers speak each second; one that has not for this long does not serve its clients either.
-SILENCE_S_MAX = 60.0
 BACKOFF_BASE_S = 0.5
 BACKOFF_S_MAX = 10.0
 # A worker that lived this long did not die of starting.
 SETTLED_S = 60.0
-# After its budget a worker still says goodbye; after this it is killed and what it held counts as crashed.
-DRAIN_GRACE_S = 3.0
 
 
 class Slot:
@@ -64,174 +45,187 @@ class Slot:
         """``line_sock`` is the one for span lines, if there is a port for them."""
         self.number = number
         self.restarts = 0
-        self.ready = False
-        self.stale = False
-        self.pid: int | None = None
-        self.loop = ""
-        self._sock = sock
-        self._line_sock = line_sock
+        self._listening = [sock] if line_sock is None else [sock, line_sock]
         self._settings = settings
         self._tally = tally
         self._compose = compose
-        self._changed = changed
-        self._channel: Channel[FromWorker] | None = None
-        self._failure: str | None = None
-        self._asks: dict[int, asyncio.Future[None]] = {}
-        self._ask_number = 0
-        self._heard_at = 0.0
+        self._tell = changed
+        self._lives = 0
+        self._serving: Child | None = None
+        # Those that start or leave beside it.
+        self._others: set[Child] = set()
+        self._news = asyncio.Event()
+        # Held until it is decided whether a starting worker will serve.
+        self._starting = asyncio.Lock()
+        # Held until the predecessor has left.
+        self._exchanging = asyncio.Lock()
+        self._renewal: tuple[Child, asyncio.Task[None]] | None = None
         self._draining = asyncio.Event()
-        self._kill_at: float | None = None
+
+    @property
+    def ready(self) -> bool:
+        return self._serving is not None and self._serving.ready
+
+    @property
+    def stale(self) -> bool:
+        """Whether a worker did not answer the last time it was asked."""
+        return any(child.stale for child in self._children())
+
+    @property
+    def pid(self) -> int | None:
+        return None if self._serving is None else self._serving.pid
+
+    @property
+    def loop(self) -> str:
+        return "" if self._serving is None else self._serving.loop
+
+    @property
+    def problems(self) -> list[str]:
+        """What is wrong outside, as of the last snapshot."""
+        if self._serving is None:
+            return []
+        latest = self._tally.latest(self._serving.life)
+        return [] if latest is None else latest.problems
 
     async def keep(self) -> None:
         """Have a worker in this slot until ``drain``.  Raises ``StartError`` if one cannot start."""
         loop = asyncio.get_running_loop()
         backoff_s = 0.0
-        while not self._draining.is_set():
-            started_at = loop.time()
-            cause, lost = await self._one_worker()
-            if self._draining.is_set():
-                return
-            if self._failure is not None:
-                raise StartError(self._failure)
-            self.restarts += 1
-            if loop.time() - started_at > SETTLED_S:
-                backoff_s = 0.0
-            LOG.log(
-                logging.ERROR if lost else logging.WARNING,
-                "worker %d %s; replaced %s",
-                self.number,
-                cause,
-                f"in {backoff_s:g} s" if backoff_s else "at once",
-            )
-            if await self._drains_within(backoff_s):
-                return
-            backoff_s = min(max(backoff_s * 2, BACKOFF_BASE_S), BACKOFF_S_MAX)
+        try:
+            while not self._draining.is_set():
+                started_at = loop.time()
+                end = await self._one_worker()
+                if self._draining.is_set():
+                    return
+                if loop.time() - started_at > SETTLED_S:
+                    backoff_s = 0.0
+                self._tell_replaced(end, f"in {backoff_s:g} s" if backoff_s else "at once")
+                if await self._drains_within(backoff_s):
+                    return
+                backoff_s = min(max(backoff_s * 2, BACKOFF_BASE_S), BACKOFF_S_MAX)
+        finally:
+            # Nobody watches over workers any more, so none is started.
+            self._draining.set()
+            await self._all_gone()
+
+    async def exchange(self, settings: Settings) -> None:
+        """Put a worker with these settings into the place of the one that serves, and see that one off.
+
+        Raises ``StartError`` if the new one cannot start; the old one then serves on as if nothing had been.
+        """
+        async with self._exchanging:
+            await self._exchange(settings)
 
     async def ask(self, *, rejected: bool = False) -> None:
-        """Have the tally's snapshot of this worker renewed; after a second without answer it stays as it is."""
-        channel = self._channel
-        if channel is None or not self.ready:
-            return
-        if channel.congested:
-            self.stale = True
-            return
-        self._ask_number += 1
-        number = self._ask_number
-        answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._asks[number] = answered
-        channel.send(Ask(number, rejected))
-        try:
-            await asyncio.wait_for(answered, ANSWER_TIMEOUT_S)
-        except TimeoutError:
-            self.stale = True
-        finally:
-            self._asks.pop(number, None)
+        """Have the tally's snapshots of its workers renewed; after a second without answer they stay as they are."""
+        await asyncio.gather(*(child.ask(rejected=rejected) for child in self._children()))
 
     def drain(self, budget_s: float) -> None:
-        """Let the worker leave within the budget and do not replace it.  Called again, it can only hurry."""
-        kill_at = asyncio.get_running_loop().time() + budget_s + DRAIN_GRACE_S
-        if self._kill_at is None or kill_at < self._kill_at:
-            self._kill_at = kill_at
+        """Let all leave within the budget and replace none.  Called again, it can only hurry."""
         self._draining.set()
-        if self._channel is not None:
-            self._channel.send(Drain(budget_s))
+        for child in self._children():
+            child.drain(budget_s)
 
-    async def _one_worker(self) -> tuple[str, bool]:
-        """The life of one process: what became of it, and whether something may have been lost."""
-        try:
-            process = await self._spawn()
-        except OSError as error:
-            return f"could not be started: {error}", False
-        channel = self._channel
-        assert channel is not None
-        code = await self._watch(process)
-        # Its last words may still be in the channel.
-        await channel.closed.wait()
-        self._channel = None
-        self.pid = None
-        self._set_ready(ready=False)
-        for answered in self._asks.values():
-            if not answered.done():
-                answered.set_result(None)
-        lost = self._tally.retire(self.number)
-        if lost:
-            LOG.error("worker %d held %d spans when it died: dropped", self.number, lost)
-        if code == EXIT_FAILED_TO_START and self._failure is None:
-            self._failure = f"worker {self.number} could not start"
-        cause = f"was killed by signal {-code}" if code < 0 else f"left with exit code {code}"
-        return cause, code != 0
+    def _children(self) -> list[Child]:
+        return [*([] if self._serving is None else [self._serving]), *self._others]
 
-    async def _spawn(self) -> asyncio.subprocess.Process:
-        loop = asyncio.get_running_loop()
-        ours, theirs = socket.socketpair()
-        served = [self._sock] if self._line_sock is None else [self._sock, self._line_sock]
-        listening = [sock.fileno() for sock in served]
-        arguments = [",".join(map(str, listening)), str(theirs.fileno())]
-        if self._compose:
-            arguments.append(self._compose)
-        # The worker runs the very code that the parent runs, wherever that was found.
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        with theirs:
-            try:
-                process = await asyncio.create_subprocess_exec(
-                    sys.executable,
-                    "-P",
-                    "-m",
-                    _WORKER,
-                    *arguments,
-                    stdin=asyncio.subprocess.DEVNULL,
-                    pass_fds=(*listening, theirs.fileno()),
-                    # Signals to the parent's group (Ctrl-C) are for the parent, who then says "drain".
-                    start_new_session=True,
-                    env=environment,
-                )
-            except BaseException:
-                ours.close()
-                raise
-        self.pid = process.pid
-        self._heard_at = loop.time()
-        channel: Channel[FromWorker] = Channel(FromWorker, self._receive)
-        await loop.create_unix_connection(lambda: channel, sock=ours)
-        self._channel = channel
-        channel.send(Start(self.number, msgspec.Raw(msgspec.json.encode(self._settings))))
+    async def _one_worker(self) -> End:
+        """From a worker's start to the end of it, or of whichever then serves in its place."""
+        async with self._starting:
+            if self._serving is None:
+                try:
+                    self._serving = await self._spawn(self._settings)
+                except OSError as error:
+                    return End(f"could not be started: {error}", well=True)
+        while True:
+            serving = self._serving
+            assert serving is not None
+            if serving.ended.done():
+                # One that is to follow it may be about to.
+                async with self._starting:
+                    if self._serving is serving:
+                        self._serving = None
+                        if serving.failure is not None and not self._draining.is_set():
+                            raise StartError(serving.failure)
+                        return serving.ended.result()
+            elif serving.leaving and (self._renewal is None or self._renewal[0] is not serving):
+                self._renewal = serving, asyncio.create_task(self._renew(serving))
+            else:
+                self._news.clear()
+                await self._news.wait()
+
+    async def _exchange(self, settings: Settings) -> None:
         if self._draining.is_set():
-            channel.send(Drain(0.0))
-        return process
-
-    async def _watch(self, process: asyncio.subprocess.Process) -> int:
-        """Wait for its end, and bring it about when it is silent or overstays."""
-        loop = asyncio.get_running_loop()
-        exited = asyncio.create_task(process.wait())
-        while not exited.done():
-            silent_at = self._heard_at + SILENCE_S_MAX
-            due = silent_at if self._kill_at is None else min(silent_at, self._kill_at)
-            if loop.time() >= due:
-                LOG.error("worker %d does not answer: killed", self.number)
-                process.kill()
-                break
-            # Short, because a drain sets an earlier time.
-            await asyncio.wait({exited}, timeout=min(1.0, due - loop.time()))
-        return await exited
-
-    def _receive(self, message: FromWorker) -> None:
-        self._heard_at = asyncio.get_running_loop().time()
-        match message:
-            case Ready(loop=loop):
-                self.loop = loop
-                self._set_ready(ready=True)
-            case Failed(message=reason):
-                self._failure = reason
-            case Snapshot(id=number):
-                self._tally.update(self.number, message)
-                self.stale = False
-                answered = self._asks.get(number)
-                if answered is not None and not answered.done():
-                    answered.set_result(None)
-
-    def _set_ready(self, *, ready: bool) -> None:
-        self.ready = ready
-        self.stale = False
+            return
+        async with self._starting:
+            try:
+                successor = await self._spawn(settings)
+            except OSError as error:
+                raise StartError(f"worker {self.number} could not be started: {error}") from error
+            self._others.add(successor)
+            listens = await successor.listens()
+            if self._draining.is_set():
+                return
+            self._others.discard(successor)
+            if not listens:
+                cause = successor.ended.result().cause
+                raise StartError(
+                    successor.failure or f"worker {self.number} {cause} while starting"
+                )
+            self._settings = settings
+            predecessor, self._serving = self._serving, successor
+            if predecessor is not None:
+                self._others.add(predecessor)
+                predecessor.drain(settings.service.drain_timeout, handed_over=True)
         self._changed()
+        if predecessor is not None:
+            await asyncio.wait({predecessor.ended})
+            self._others.discard(predecessor)
+            end = predecessor.ended.result()
+            if not end.well:
+                LOG.error("worker %d was exchanged and %s", self.number, end.cause)
+
+    async def _spawn(self, settings: Settings) -> Child:
+        self._lives += 1
+        child = await start_child(
+            Life(self.number, self._lives),
+            self._listening,
+            settings,
+            self._tally,
+            compose=self._compose,
+            changed=self._changed,
+        )
+        if self._draining.is_set():
+            child.drain(0.0)
+        return child
+
+    async def _renew(self, leaving: Child) -> None:
+        """A worker goes by itself, and delivers what it holds: have its successor before it is gone."""
+        async with self._exchanging:
+            if self._serving is not leaving or self._draining.is_set():
+                return
+            self._tell_replaced(End(f"leaves: {leaving.leaving}", well=True), "at once")
+            try:
+                await self._exchange(self._settings)
+            except StartError as error:
+                # At its end it is replaced like any other, or that fails likewise.
+                LOG.warning("worker %d has no successor yet: %s", self.number, error)
+
+    async def _all_gone(self) -> None:
+        while children := [child for child in self._children() if not child.ended.done()]:
+            await asyncio.wait({child.ended for child in children})
+        # An exchange that was under way has seen it, too.
+        async with self._exchanging:
+            self._others.clear()
+
+    def _tell_replaced(self, end: End, when: str) -> None:
+        self.restarts += 1
+        level = logging.WARNING if end.well else logging.ERROR
+        LOG.log(level, "worker %d %s; replaced %s", self.number, end.cause, when)
+
+    def _changed(self) -> None:
+        self._news.set()
+        self._tell()
 
     async def _drains_within(self, seconds: float) -> bool:
         try:

@@ -5,22 +5,28 @@
 3. Every read of the ledger asks all workers at once; each answers with one whole snapshot.
 4. The first worker that cannot start ends the whole service: the next one could not, either.
 
-Stop: not ready, workers drain (each within ``service.drain_timeout``), one line about the balance, exit.  The
-admin port answers until the last worker has left.
+Stop: not ready, all is served as before for ``service.pre_stop_delay`` (so that nobody is sent here any more), workers
+drain (each within ``service.drain_timeout``), one line about the balance, exit.  The admin port answers until the last
+worker has left.  A second signal leaves all that ``HURRY_S``.
 """
 
 import asyncio
 import logging
+import os
 import platform
+import resource
 import signal
 import socket
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from tracefwd import __version__, metrics
 from tracefwd.errors import StartError
-from tracefwd.service import logs, sockets, tally
+from tracefwd.service import logs, reload, sockets, tally
+from tracefwd.service.child import DRAIN_GRACE_S
 from tracefwd.service.slot import Slot
+from tracefwd.service.systemd import Systemd
 
 if TYPE_CHECKING:
     from tracefwd.service.admin import Admin
@@ -45,6 +51,8 @@ class Service:
         # "" without a port for span lines.
         self.lines_url = ""
         self.admin_url = ""
+        self.reloads = 0
+        self.reloads_refused = 0
         self._compose = compose
         self._tally = tally.Tally()
         self._sockets: list[socket.socket] = []
@@ -55,6 +63,7 @@ class Service:
         self._changed = asyncio.Event()
         self._failure: StartError | None = None
         self._draining = False
+        self._hurried = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -93,13 +102,44 @@ class Service:
             await self._changed.wait()
         return self._failure
 
+    async def reload(self, loaded: "Loaded") -> None:
+        """Exchange the workers one by one for such with these settings; nobody is refused meanwhile.
+
+        Raises ``StartError`` when one cannot start: then those before it have the new settings, it and those after it
+        the old ones, and all serve.
+        """
+        change = reload.change(self.loaded, loaded)
+        for key in change.kept:
+            LOG.warning("%s has changed, which needs a restart; what it was before goes on", key)
+        for number, slot in enumerate(self._slots):
+            try:
+                await slot.exchange(change.loaded.settings)
+            except StartError as error:
+                if not number:
+                    raise
+                raise StartError(f"{error} (workers below {number} have it already)") from error
+        if self._draining:
+            return
+        self.loaded = change.loaded
+        self.reloads += 1
+        LOG.info(
+            "configuration read again, %d workers exchanged; changed: %s",
+            len(self._slots),
+            change.summary,
+        )
+
     async def stop(self, budget_s: float | None = None) -> None:
-        """Drain all workers, then close the ports.  A second call does nothing."""
-        if budget_s is None:
-            budget_s = self.loaded.settings.service.drain_timeout
+        """Drain all workers, then close the ports.  A second call does nothing.
+
+        Without a budget it is as the settings say, and the pre-stop delay comes before it.
+        """
+        service = self.loaded.settings.service
         self._draining = True
+        if budget_s is None:
+            budget_s = service.drain_timeout
+            await self._serve_on(service.pre_stop_delay)
         for slot in self._slots:
-            slot.drain(budget_s)
+            slot.drain(min(budget_s, HURRY_S) if self._hurried.is_set() else budget_s)
         # Each lives on for as long as its worker accepts.  Kept open here, it would then take connections that
         # nobody serves.
         for sock in (*self._sockets, *self._line_sockets):
@@ -114,8 +154,24 @@ class Service:
 
     def hurry(self) -> None:
         """Leave a drain no more than a moment."""
+        self._hurried.set()
+        if self._sockets:
+            # The drain has yet to begin.
+            return
         for slot in self._slots:
             slot.drain(HURRY_S)
+
+    async def answers(self) -> bool:
+        """Whether every worker that there ought to be answers within a second."""
+        await self._refresh()
+        if any(slot.stale for slot in self._slots):
+            return False
+        return self._draining or self.ready
+
+    @property
+    def status(self) -> str:
+        """One line for people."""
+        return f"intake {self.intake_url}, {len(self._slots)} workers, admin {self.admin_url}"
 
     @property
     def ready(self) -> bool:
@@ -144,6 +200,11 @@ class Service:
             "tracefwd_ledger_spans": {(state,): states[state] for state in tally.STATES},
             "tracefwd_workers": {(): sum(slot.ready and not slot.stale for slot in self._slots)},
             "tracefwd_worker_restarts_total": {(): sum(slot.restarts for slot in self._slots)},
+            "tracefwd_config_reloads_total": {
+                ("applied",): self.reloads,
+                ("refused",): self.reloads_refused,
+            },
+            "tracefwd_open_files_max": {(): resource.getrlimit(resource.RLIMIT_NOFILE)[0]},
             "tracefwd_build_info": {(__version__, platform.python_version()): 1},
         }
         return total | own
@@ -154,8 +215,7 @@ class Service:
 
     def problems(self) -> dict[int, list[str]]:
         """What workers say is wrong outside, by slot, as of their last snapshot."""
-        found = ((slot.number, self._tally.latest(slot.number)) for slot in self._slots)
-        return {number: latest.problems for number, latest in found if latest is not None}
+        return {slot.number: slot.problems for slot in self._slots}
 
     async def _open(self) -> None:
         from tracefwd.service.admin import Admin
@@ -202,6 +262,15 @@ class Service:
             self._changed.clear()
             await self._changed.wait()
 
+    async def _serve_on(self, seconds: float) -> None:
+        if not seconds:
+            return
+        LOG.info("not ready, and serving on for %g s (service.pre_stop_delay)", seconds)
+        try:
+            await asyncio.wait_for(self._hurried.wait(), seconds)
+        except TimeoutError:
+            return
+
     def _kept(self, keeper: asyncio.Task[None]) -> None:
         """A slot is no longer served: we are draining, or its worker could not start."""
         error = keeper.exception()
@@ -214,16 +283,34 @@ class Service:
         self._changed.set()
 
 
-def run(loaded: "Loaded") -> int:
-    """The service in the foreground until SIGTERM or SIGINT; the exit code."""
+def run(loaded: "Loaded", reread: Callable[[], "Loaded"] | None = None) -> int:
+    """The service in the foreground until SIGTERM or SIGINT; the exit code.
+
+    ``reread`` is asked for the configuration at SIGHUP; None has the workers exchanged only.
+    """
     logs.configure(loaded.settings.service)
-    return asyncio.run(_run(loaded))
+    _allow_files()
+    return asyncio.run(_run(loaded, reread))
 
 
-async def _run(loaded: "Loaded") -> int:
+def _allow_files() -> None:
+    """Every connection is an open file.  Most systems start processes with 1,024 and allow many more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError) as error:
+        # macOS says "unlimited" and means less.
+        LOG.warning("open files: at most %d per process; not raised to %d: %s", soft, hard, error)
+        return
+    LOG.info("open files: at most %d per process (%d at the start)", hard, soft)
+
+
+async def _run(loaded: "Loaded", reread: Callable[[], "Loaded"] | None) -> int:
     service = Service(loaded)
+    systemd = Systemd(os.environ, os.getpid())
+    reloader = reload.Reloader(service, reread, systemd)
     stop = asyncio.Event()
-    _obey_signals(service, stop)
+    _obey_signals(service, stop, reloader)
     told = asyncio.create_task(stop.wait())
     start = asyncio.create_task(service.start())
     await asyncio.wait({told, start}, return_when=asyncio.FIRST_COMPLETED)
@@ -236,19 +323,33 @@ async def _run(loaded: "Loaded") -> int:
     except StartError as error:
         LOG.error("not started: %s", error)  # noqa: TRY400  # the message says it all
         return 1
+    systemd.ready(service.status)
+    beside = [
+        asyncio.create_task(reloader.run(), name="reloader"),
+        asyncio.create_task(systemd.watch(service.answers), name="watchdog"),
+    ]
     failed = asyncio.create_task(service.failed())
     await asyncio.wait({told, failed}, return_when=asyncio.FIRST_COMPLETED)
     if failed.done():
         LOG.error("stopping: a worker could not be replaced: %s", failed.result())
-    else:
-        LOG.info("draining for at most %g s", loaded.settings.service.drain_timeout)
-    await service.stop()
-    balanced, line = tally.balance(await service.ledger())
+    await _leave(service, systemd)
+    for task in beside:
+        task.cancel()
+    await asyncio.wait(beside)
+    balanced, line = tally.balance(await service.ledger(), ended=True)
     LOG.log(logging.INFO if balanced else logging.ERROR, "%s", line)
     return 1 if failed.done() or not balanced else 0
 
 
-def _obey_signals(service: Service, stop: asyncio.Event) -> None:
+async def _leave(service: Service, systemd: Systemd) -> None:
+    options = service.loaded.settings.service
+    within_s = options.pre_stop_delay + options.drain_timeout
+    LOG.info("draining for at most %g s", options.drain_timeout)
+    systemd.stopping("draining", within_s + DRAIN_GRACE_S + HURRY_S)
+    await service.stop()
+
+
+def _obey_signals(service: Service, stop: asyncio.Event, reloader: reload.Reloader) -> None:
     loop = asyncio.get_running_loop()
 
     def leave() -> None:
@@ -259,10 +360,4 @@ def _obey_signals(service: Service, stop: asyncio.Event) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, leave)
-    loop.add_signal_handler(
-        signal.SIGHUP,
-        lambda: LOG.warning(
-            "the configuration is read at start only: restart to apply a change; a changed rules file "
-            "is read within a second"
-        ),
-    )
+    loop.add_signal_handler(signal.SIGHUP, reloader.wish)

@@ -1,15 +1,17 @@
 """The parent's sum over its workers, living and dead.
 
-1. Every part is a whole snapshot, so every sum balances.
-2. Sums of counters never go backwards: when a worker dies, its last snapshot is added to a base.  What it
-   held is gone and becomes ``dropped{crash}``; its gauges go with it.
+1. Every part is a whole snapshot, so every sum balances.  While workers are exchanged, two of one slot live and count.
+2. Sums of counters never go backwards: when a worker dies, its last snapshot is added to a base.  Its gauges go with
+   it.  What it held is gone and becomes ``dropped{crash}``, unless it was durable: then it stays held until a worker
+   of the slot says that it has it (``Snapshot.inherited``).
 3. What a worker did between its last snapshot and its death (at most a second's worth) is unknown: spans that
-   came in then are in no count, spans that were delivered then count as dropped.
+   came in then are in no count, spans that were delivered then count as dropped.  A durable worker's journal knows
+   better: what nobody inherits of it had been finished, and counts as delivered (``settle``).
 
 Pure.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from tracefwd import ledger, metrics
 from tracefwd.ledger import Section
@@ -20,6 +22,13 @@ from tracefwd.service.control import Snapshot
 # Beside the top level, which counts spans for the primary target.
 SECTIONS = (Signal.SPAN_LOGS, Signal.POINTS, Signal.DISTRIBUTIONS)
 STATES = ("received", "delivered", "sampled_out", "blocked", "rejected", "dropped", "held")
+
+
+class Life(NamedTuple):
+    """One worker process: its slot, and the how manieth of the slot it is."""
+
+    slot: int
+    number: int
 
 
 def empty_ledger() -> dict[str, Any]:
@@ -49,10 +58,11 @@ def by_state(section: Section) -> dict[str, int]:
     }
 
 
-def balance(whole: dict[str, Any]) -> tuple[bool, str]:
+def balance(whole: dict[str, Any], *, ended: bool = False) -> tuple[bool, str]:
     """Whether every section of the ledger balances, and one line that says so for its spans.
 
-    ``ledger balanced: received 12 = delivered 10 + rejected 2 (syntax 2)``, or what is missing where.
+    ``ledger balanced: received 12 = delivered 10 + rejected 2 (syntax 2)``, or what is missing where.  ``ended``: no
+    worker lives, so what is held is held by the spool.
     """
     missing = {
         name: gap for name, part in sections(whole).items() if (gap := ledger.imbalance(part))
@@ -64,7 +74,7 @@ def balance(whole: dict[str, Any]) -> tuple[bool, str]:
             detail = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
             terms.append(f"{state} {sum(reasons.values())} ({detail})")
     if whole["held"]:
-        terms.append(f"held {whole['held']}")
+        terms.append(f"held {whole['held']}{' (left in the spool)' if ended else ''}")
     equation = f"received {whole['received']} {{}} {' + '.join(terms)}"
     if not missing:
         return True, "ledger balanced: " + equation.format("=")
@@ -73,43 +83,66 @@ def balance(whole: dict[str, Any]) -> tuple[bool, str]:
 
 
 class Tally:
-    """The base of the dead plus the last snapshot of each living slot."""
+    """The base of the dead plus the last snapshot of each living worker."""
 
     def __init__(self) -> None:
         self._base = empty_ledger()
         self._base_samples: metrics.Samples = {}
         self._base_rejected: list[dict[str, str]] = []
-        self._latest_rejected: dict[int, list[dict[str, str]]] = {}
-        self._latest: dict[int, Snapshot] = {}
+        self._latest_rejected: dict[Life, list[dict[str, str]]] = {}
+        self._latest: dict[Life, Snapshot] = {}
+        # By slot and section: what is held in the base because it is durable.
+        self._left: dict[int, dict[str, int]] = {}
 
-    def update(self, slot: int, snapshot: Snapshot) -> None:
-        self._latest[slot] = snapshot
+    def update(self, life: Life, snapshot: Snapshot) -> None:
+        before = self._latest.get(life)
+        known = before.inherited if before is not None else {}
+        for name, count in snapshot.inherited.items():
+            self._inherit(life.slot, name, count - known.get(name, 0))
+        self._latest[life] = snapshot
         if snapshot.rejected_samples is not None:
-            self._latest_rejected[slot] = snapshot.rejected_samples
+            self._latest_rejected[life] = snapshot.rejected_samples
 
-    def latest(self, slot: int) -> Snapshot | None:
-        return self._latest.get(slot)
+    def latest(self, life: Life) -> Snapshot | None:
+        return self._latest.get(life)
 
-    def retire(self, slot: int) -> int:
-        """The slot's worker is dead: fold its last snapshot into the base.  Spans it held are returned."""
-        snapshot = self._latest.pop(slot, None)
+    def retire(self, life: Life) -> int:
+        """The worker is dead: fold its last snapshot into the base.  Spans that are lost by that are returned."""
+        snapshot = self._latest.pop(life, None)
         if snapshot is None:
             return 0
-        spans_held: int = snapshot.ledger["held"]
         samples = _samples(snapshot, counters_only=True)
-        dropped = samples.setdefault("tracefwd_exporter_dropped_items_total", {})
-        for target, by_signal in snapshot.ledger["targets"].items():
-            for signal, part in by_signal.items():
-                if part["held"]:
-                    labels = (target, signal, "crash")
-                    dropped[labels] = dropped.get(labels, 0) + part["held"]
-        for part in sections(snapshot.ledger).values():
-            _crash(part)
+        lost = 0
+        if snapshot.durable:
+            left = self._left.setdefault(life.slot, {})
+            for name, part in sections(snapshot.ledger).items():
+                left[name] = left.get(name, 0) + part["held"]
+        else:
+            lost = snapshot.ledger["held"]
+            _crash(snapshot.ledger, samples)
         ledger.add(self._base, snapshot.ledger)
         metrics.add(self._base_samples, samples)
-        rejected = self._latest_rejected.pop(slot, [])
+        rejected = self._latest_rejected.pop(life, [])
         self._base_rejected = _newest_first(rejected + self._base_rejected)[:REJECT_SAMPLES_MAX]
-        return spans_held
+        return lost
+
+    def settle(self, slot: int) -> None:
+        """A worker of the slot has taken over all there was to: the rest had been delivered before."""
+        parts = sections(self._base)
+        for name, count in self._left.pop(slot, {}).items():
+            parts[name]["held"] -= count
+            parts[name]["delivered"] += count
+
+    def _inherit(self, slot: int, name: str, count: int) -> None:
+        """So much of what the slot's dead held is held, and received, by a living worker from now on."""
+        left = self._left.get(slot, {})
+        # It may be more than the last snapshot knew: that much is newly received.
+        moved = min(count, left.get(name, 0))
+        if moved:
+            left[name] -= moved
+            part = sections(self._base)[name]
+            part["held"] -= moved
+            part["received"] -= moved
 
     def ledger(self) -> dict[str, Any]:
         total = empty_ledger()
@@ -146,7 +179,15 @@ def _newest_first(samples: list[dict[str, str]]) -> list[dict[str, str]]:
     return sorted(samples, key=lambda sample: float(sample["at"]), reverse=True)
 
 
-def _crash(section: Section) -> None:
-    if section["held"]:
-        section["dropped"]["crash"] = section["dropped"].get("crash", 0) + section["held"]
-        section["held"] = 0
+def _crash(whole: dict[str, Any], samples: metrics.Samples) -> None:
+    """What is held in any section is dropped, in the metrics as well."""
+    dropped = samples.setdefault("tracefwd_exporter_dropped_items_total", {})
+    for target, by_signal in whole["targets"].items():
+        for signal, part in by_signal.items():
+            if part["held"]:
+                labels = (target, signal, "crash")
+                dropped[labels] = dropped.get(labels, 0) + part["held"]
+    for part in sections(whole).values():
+        if part["held"]:
+            part["dropped"]["crash"] = part["dropped"].get("crash", 0) + part["held"]
+            part["held"] = 0

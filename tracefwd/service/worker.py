@@ -8,11 +8,13 @@ concurrency story, beside those that each target has for itself:
 * ``ticker`` drains RED and heartbeats at every whole ``red.interval`` of the wall clock,
 * ``control`` sends the parent a snapshot each second.
 
-Order.  Start: targets, then receiver, then ``ready``.  Leave: the receiver (its answers say ``Connection:
-close``), a last tick, the targets within what is left of the budget, a last snapshot, exit 0.
+Order.  Start: targets, then what the slot's dead left (``Parts.journal``), then receiver, then ``ready``.  Leave: the
+receiver (its answers say ``Connection: close``), a last tick, the targets within what is left of the budget, a last
+snapshot, exit 0.
 
 Reasons to leave: ``drain`` from the parent, SIGTERM, the end of the channel (the parent is dead), or a
-task that failed (exit 1, after delivering what is held).  A worker lives in a session of its own, so a
+task that failed (exit 1, after delivering what is held).  Where it was not the parent's wish, the worker says
+``leaving`` and accepts on, until a successor has been started.  A worker lives in a session of its own, so a
 terminal's Ctrl-C reaches only the parent, which then says ``drain``.
 """
 
@@ -42,6 +44,7 @@ from tracefwd.service.control import (
     Drain,
     Failed,
     FromParent,
+    Leaving,
     Ready,
     Snapshot,
     Start,
@@ -74,6 +77,7 @@ class ReceiverPart(Protocol):
 
     async def start(self, sock: socket.socket) -> object: ...
     def drain(self) -> None: ...
+    def leave_port(self) -> None: ...
     async def stop(self, linger_s: float) -> None: ...
     def samples(self) -> metrics.Samples: ...
 
@@ -86,9 +90,21 @@ class TargetPart(Protocol):
     def problems(self) -> list[str]: ...
 
 
+class JournalPart(Protocol):
+    """What makes the worker's promises outlive it.
+
+    ``recover`` takes over what dead workers of this slot left; the receiver starts when it returns.  It may be called
+    while one of them still takes leave: what that one has then is for ``Parts.each_second`` to look for.
+    ``inherited`` counts what was taken over so far by section, as in ``control.Snapshot``.
+    """
+
+    async def recover(self) -> None: ...
+    def inherited(self) -> dict[str, int]: ...
+
+
 @dataclass
 class Parts:
-    """What a worker is made of; ``line_port`` takes span lines, if it is to."""
+    """What a worker is made of; ``line_port`` takes span lines, if it is to.  Without ``journal`` a crash costs all."""
 
     pipeline: PipelinePart
     receiver: ReceiverPart
@@ -96,6 +112,7 @@ class Parts:
     each_second: Callable[[], None] = lambda: None
     """Small chores that need no task of their own, such as a look at the rules file."""
     line_port: ReceiverPart | None = None
+    journal: JournalPart | None = None
 
     @property
     def receivers(self) -> list[ReceiverPart]:
@@ -152,6 +169,8 @@ class Worker:
         self._channel: Channel[FromParent] = Channel(FromParent, self._receive)
         self._started: asyncio.Future[Start] = asyncio.get_running_loop().create_future()
         self._leaving = asyncio.Event()
+        # Another worker accepts at our sockets.
+        self._handed_over = False
         self._hurry = asyncio.Event()
         self._deadline = 0.0
         self._settings = Settings()
@@ -162,7 +181,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         await loop.create_unix_connection(lambda: self._channel, sock=control)
         closed = asyncio.create_task(self._channel.closed.wait(), name="parent")
-        closed.add_done_callback(lambda _: self.leave())
+        closed.add_done_callback(lambda _: self.leave(reason="its parent is gone"))
         try:
             parts = await self._start()
         except Exception as error:  # noqa: BLE001  # whatever it is, the parent must learn why
@@ -174,14 +193,19 @@ class Worker:
         finally:
             await self._say_goodbye()
 
-    def leave(self, budget_s: float | None = None) -> None:
-        """Leave within the budget (default: ``service.drain_timeout``); said again, it can only shorten it."""
+    def leave(self, budget_s: float | None = None, *, reason: str = "") -> None:
+        """Leave within the budget (default: ``service.drain_timeout``); said again, it can only shorten it.
+
+        ``reason`` is for the parent; "" when it was the parent who said so.
+        """
         if budget_s is None:
             budget_s = self._settings.service.drain_timeout
         deadline = asyncio.get_running_loop().time() + budget_s
         if not self._leaving.is_set():
             self._deadline = deadline
             self._leaving.set()
+            if reason:
+                self._channel.send(Leaving(reason))
         elif deadline < self._deadline:
             self._deadline = deadline
             self._hurry.set()
@@ -199,6 +223,8 @@ class Worker:
         parts = self._build(self._settings)
         for target in parts.targets:
             await target.start()
+        if parts.journal is not None:
+            await self._recover(parts, parts.journal)
         await parts.receiver.start(self._sock)
         if parts.line_port is not None and self._line_sock is not None:
             await parts.line_port.start(self._line_sock)
@@ -207,6 +233,18 @@ class Worker:
         self._channel.send(self._snapshot(parts))
         self._channel.send(Ready(type(asyncio.get_running_loop()).__module__.partition(".")[0]))
         return parts
+
+    async def _recover(self, parts: Parts, journal: JournalPart) -> None:
+        """However long it takes, the parent hears from us and sees what is recovered already."""
+        speaking = asyncio.create_task(self._control(parts), name="control")
+        try:
+            await journal.recover()
+        finally:
+            speaking.cancel()
+            await asyncio.wait({speaking})
+        if not speaking.cancelled():
+            # It ends only by failing.
+            speaking.result()
 
     async def _work(self, parts: Parts) -> bool:
         """From the first request to the last line delivered; whether all went well."""
@@ -218,7 +256,7 @@ class Worker:
         # Without a failure, all of them end because it is time to leave.
         await asyncio.wait({control, *traffic}, return_when=asyncio.FIRST_COMPLETED)
         if not self._leaving.is_set():
-            self.leave()
+            self.leave(reason="a task failed")
         await asyncio.wait(traffic)
         await self._finish(parts)
         control.cancel()
@@ -235,6 +273,8 @@ class Worker:
         await self._leaving.wait()
         for receiver in parts.receivers:
             receiver.drain()
+        if self._handed_over:
+            _leave_ports(parts)
         # Never more than half of the time: what is queued needs some, too.
         linger_s = min(LINGER_S, 0.4 * self._seconds_left())
         if not await self._in_time(
@@ -291,8 +331,11 @@ class Worker:
             case Ask():
                 if self._parts is not None:
                     self._channel.send(self._snapshot(self._parts, message))
-            case Drain(budget_s=budget_s):
+            case Drain(budget_s=budget_s, handed_over=handed_over):
                 self.leave(budget_s)
+                self._handed_over = self._handed_over or handed_over
+                if handed_over and self._parts is not None:
+                    _leave_ports(self._parts)
 
     def _snapshot(self, parts: Parts, ask: Ask | None = None) -> Snapshot:
         """Everything at one moment: no ``await`` may come into this."""
@@ -309,6 +352,8 @@ class Worker:
             ],
             problems=[problem for target in parts.targets for problem in target.problems()],
             id=0 if ask is None else ask.id,
+            durable=parts.journal is not None,
+            inherited={} if parts.journal is None else parts.journal.inherited(),
             rejected_samples=(
                 parts.pipeline.rejected_samples() if ask is not None and ask.rejected else None
             ),
@@ -346,6 +391,11 @@ class Worker:
         doing.cancel()
         await asyncio.wait({doing})
         return False
+
+
+def _leave_ports(parts: Parts) -> None:
+    for receiver in parts.receivers:
+        receiver.leave_port()
 
 
 async def _stop_receivers(parts: Parts, linger_s: float) -> None:
@@ -413,7 +463,9 @@ async def _run(arguments: Sequence[str]) -> int:
         for sock in borrowed:
             sock.setblocking(False)
         worker = Worker(borrowed[0], _prepared(build), *borrowed[1:])
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.leave)
+        asyncio.get_running_loop().add_signal_handler(
+            signal.SIGTERM, lambda: worker.leave(reason="SIGTERM")
+        )
         return await worker.run(socket.socket(fileno=int(control_fd)))
 
 
