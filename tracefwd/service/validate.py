@@ -1,7 +1,7 @@
 """``tracefwd validate``: says what ``run`` with the same arguments would say, and starts nothing.
 
 One tick per part of the configuration, its mistakes below it.  Exit code 2 for a mistake in the configuration, 1 when
-only a file that it names cannot be read now.
+only a file that it names cannot be read now; files of scraped sources may come later, so they are warnings.
 """
 
 import dataclasses
@@ -15,6 +15,7 @@ from typing import Any
 from tracefwd.errors import ConfigError
 from tracefwd.service.config import Loaded, check_files, load
 from tracefwd.service.logs import colour_allowed
+from tracefwd.service.source_checks import check_source_files
 from tracefwd.settings import Settings
 
 
@@ -24,6 +25,7 @@ class Check:
 
     name: str
     problems: list[str]
+    warnings: list[str] = dataclasses.field(default_factory=list)
 
     @property
     def fine(self) -> bool:
@@ -51,7 +53,8 @@ def run(
         code = 2
     else:
         checks = [Check(name, []) for name in _SECTIONS]
-        files = Check("files", check_files(loaded.settings))
+        missing = list(check_source_files(loaded.settings))
+        files = Check("files", check_files(loaded.settings), missing)
         checks.append(files)
         account = _account(loaded)
         code = int(bool(files.problems))
@@ -105,8 +108,16 @@ def _print(checks: list[Check], given: str, code: int) -> None:
         print(f"{tick if check.fine else cross} {check.name}")
         for problem in check.problems:
             print(f"    {problem}")
+        for warning in check.warnings:
+            print(f"    warning: {warning}")
     count = sum(len(check.problems) for check in checks)
-    print(f"{count} {'problem' if count == 1 else 'problems'}" if code else "valid")
+    warned = sum(len(check.warnings) for check in checks)
+    verdict = _counted(count, "problem") if code else "valid"
+    print(f"{verdict}, {_counted(warned, 'warning')}" if warned else verdict)
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun if count == 1 else f'{noun}s'}"
 
 
 __all__ = ["Check", "run"]
