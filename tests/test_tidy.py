@@ -19,7 +19,7 @@ LAYERS = [
 ROOMS = {"receiver", "processor", "exporter", "emulator", "generator", "service"}
 # These do what their room does at the edge: sockets, clocks, files, logs.
 EDGES = {
-    "receiver": {"http", "http_connection", "line_port", "door", "credentials", "turns"},
+    "receiver": {"http", "http_connection", "line_port", "intake", "door", "credentials", "turns"},
     "exporter": "*",
     "emulator": "*",
     "generator": "*",

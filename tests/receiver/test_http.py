@@ -23,7 +23,8 @@ from tracefwd.metrics import CATALOGUE
 from tracefwd.model import Answer, HeldAnswer
 from tracefwd.receiver import http_connection
 from tracefwd.receiver.http import HttpReceiver
-from tracefwd.receiver.http_connection import Connection, Intake
+from tracefwd.receiver.http_connection import Connection
+from tracefwd.receiver.intake import Intake
 from tracefwd.settings import ReceiverSettings
 
 ENVOY = Path(__file__).parents[1] / "fixtures" / "envoy"
@@ -1022,6 +1023,7 @@ class Pipe(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.writes: list[bytes] = []
+        self.is_paused = False
 
     def write(self, data: Any) -> None:
         self.writes.append(bytes(data))
@@ -1032,9 +1034,14 @@ class Pipe(asyncio.Transport):
     def is_closing(self) -> bool:
         return False
 
-    def pause_reading(self) -> None: ...
+    def can_write_eof(self) -> bool:
+        return True
 
-    def resume_reading(self) -> None: ...
+    def pause_reading(self) -> None:
+        self.is_paused = True
+
+    def resume_reading(self) -> None:
+        self.is_paused = False
 
 
 def fed(reads: list[bytes]) -> tuple[list[tuple[bytes, str]], list[bytes]]:
@@ -1045,13 +1052,21 @@ def fed(reads: list[bytes]) -> tuple[list[tuple[bytes, str]], list[bytes]]:
         got.append((body, kind))
         return Answer(202)
 
-    pipe = Pipe()
-    connection = Connection(Intake(ReceiverSettings(), take), retire_at=float("inf"))
-    connection.connection_made(pipe)
-    for read in reads:
-        connection.data_received(read)
-    connection.connection_lost(None)
-    return got, pipe.writes
+    async def feed() -> list[bytes]:
+        pipe = Pipe()
+        intake = Intake(ReceiverSettings(), take)
+        connection = Connection(intake, retire_at=float("inf"))
+        connection.connection_made(pipe)
+        for read in reads:
+            connection.data_received(read)
+            await until(lambda: not pipe.is_paused)
+        await until(intake.turns.over.is_set)
+        await asyncio.sleep(0)
+        connection.connection_lost(None)
+        return pipe.writes
+
+    writes = asyncio.run(feed())
+    return got, writes
 
 
 def cut(stream: bytes, places: list[int]) -> list[bytes]:
@@ -1076,15 +1091,17 @@ requests = st.builds(lambda kind, body: kind(body), st.sampled_from(KINDS), st.b
 def test_any_cut_of_a_stream_gives_the_same_requests(sent: list[bytes], places: list[int]) -> None:
     stream = b"".join(sent)
     whole, writes = fed([stream])
-    # All answers of one read leave in one write.
-    assert writes == [ACCEPTED * len(sent)]
+    # All answers of one read leave in one write, but for what waits for its turn.
+    assert b"".join(writes) == ACCEPTED * len(sent)
+    assert len(writes) == 1 or b"gzip" in stream
     pieces, writes = fed(cut(stream, places))
     assert pieces == whole
     assert b"".join(writes) == ACCEPTED * len(sent)
     # Request by request, which is when the express lane is taken.
     singly, writes = fed(sent)
     assert singly == whole
-    assert writes == [ACCEPTED] * len(sent)
+    assert b"".join(writes) == ACCEPTED * len(sent)
+    assert len(writes) == len(sent) or b"gzip" in stream
 
 
 @settings(deadline=None, max_examples=10)

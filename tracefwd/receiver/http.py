@@ -3,11 +3,13 @@
 Envoys post five spans at a time over connections that they keep for hours, and send nothing twice: so the cost of
 one small request, and the way in which a connection ends, decide everything.  ``http_connection.py`` is the hot
 path, ``http_request.py`` reads requests, ``http_messages.py`` has the words, ``inflate.py`` undoes compression.
+``door.py`` takes connections, ``guard.py`` and ``turns.py`` keep one sender from starving the others.
 
 Nothing here looks into a body or knows its format.  Host is ignored: clusters named ``outbound|9411||zipkin`` are real.
 """
 
 import asyncio
+import logging
 import random
 import socket
 from collections.abc import Container
@@ -16,8 +18,14 @@ from math import inf
 
 from tracefwd import metrics
 from tracefwd.model import Ingest
-from tracefwd.receiver.http_connection import Connection, Intake
+from tracefwd.receiver.credentials import Credentials
+from tracefwd.receiver.door import Door, descriptors_for
+from tracefwd.receiver.guard import Guard
+from tracefwd.receiver.http_connection import Connection
+from tracefwd.receiver.intake import Intake
 from tracefwd.settings import ReceiverSettings
+
+_log = logging.getLogger("tracefwd.receiver")
 
 # A mesh that restarts connects all at once; the kernel cuts this to its own somaxconn.
 _BACKLOG = 4_096
@@ -26,6 +34,8 @@ _BACKLOG = 4_096
 _SWEEP_S_MIN, _SWEEP_S_MAX = 0.005, 1.0
 # Connections of one age would all leave at once, and come back at once to whoever is up.
 _AGE_JITTER = 0.1
+# How often files of tokens and certificates are looked at.
+_REFRESH_S = 1.0
 
 
 class HttpReceiver:
@@ -33,7 +43,8 @@ class HttpReceiver:
 
     ``ingest`` is called once per readable request, in the loop's thread.  ``seed`` feeds the jitter of
     connection ages, nothing else.  ``paths``: where requests are taken; None is the settings' and Zipkin's own.
-    ``exact``: requests that are not for us are answered as by the Java proxy (``http_exact.py``).
+    ``exact``: requests that are not for us are answered as by the Java proxy (``http_exact.py``).  ``guard`` may be
+    shared with other receivers of the process.
     """
 
     def __init__(
@@ -44,11 +55,14 @@ class HttpReceiver:
         seed: int = 0,
         paths: Container[bytes] | None = None,
         exact: bool = False,
+        guard: Guard | None = None,
     ) -> None:
         self._settings = settings
-        self._intake = Intake(settings, ingest, paths, exact=exact)
+        self._intake = Intake(settings, ingest, paths, exact=exact, guard=guard)
+        self._credentials = Credentials(settings)
+        self._refresh_at = 0.0
         self._random = random.Random(seed)  # noqa: S311 - spreads reconnections, guards nothing
-        self._server: asyncio.Server | None = None
+        self._door: Door | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._drained_at = 0.0
         self._had_clients = False
@@ -60,10 +74,24 @@ class HttpReceiver:
         self._sweep_s = min(max(shortest / 4, _SWEEP_S_MIN), _SWEEP_S_MAX)
 
     async def start(self, sock: socket.socket) -> None:
-        """Serve on ``sock``, bound or listening; it is ours from now on, and ``stop`` closes it."""
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._connection, sock=sock, backlog=_BACKLOG)
+        """Serve on ``sock``, bound or listening; it is ours from now on, and ``stop`` closes it.
+
+        ``StartError`` for a file of tokens or certificates that cannot be used.
+        """
+        if self._credentials.are_asked_for:
+            self._credentials.load()
+            self._intake.guard.ask_for(self._credentials.tokens)
+        self._fit_descriptors()
+        sock.listen(_BACKLOG)
+        self._door = Door(sock, self._intake, self._connection, lambda: self._credentials.tls)
+        self._door.open()
         self._sweep()
+
+    def set_overloaded(self, overloaded: bool) -> None:
+        """While memory is short, requests get 503 and raw connections are not read."""
+        self._intake.guard.set_overloaded(overloaded)
+        for connection in self._intake.connections:
+            connection.balance()
 
     def drain(self) -> None:
         """From now on each connection's next answer is its last.  A second call does nothing.
@@ -105,12 +133,15 @@ class HttpReceiver:
             for connection in list(connections):
                 connection.close_if_idle("drain")
             await self._intake.nobody.wait()
+            await self._intake.turns.over.wait()
         finally:
+            self._intake.turns.forget()
             self._close_port()
             for connection in list(connections):
                 connection.abort()
             if self._sweeper is not None:
                 self._sweeper.cancel()
+            self._tell_refusals(last=True)
 
     def samples(self) -> metrics.Samples:
         """What was counted so far, in the families of ``metrics.CATALOGUE``."""
@@ -129,12 +160,18 @@ class HttpReceiver:
             "tracefwd_receiver_connections": {(): len(intake.connections) - intake.turned_away},
             "tracefwd_receiver_connections_total": {(): intake.accepted},
             "tracefwd_receiver_connections_closed_total": closed,
+            "tracefwd_receiver_refused_requests_total": {
+                (why,): n for why, n in intake.refusals.requests.items()
+            },
+            "tracefwd_receiver_refused_bytes_total": {
+                (why,): n for why, n in intake.refusals.bytes.items()
+            },
         }
 
     def _close_port(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        if self._door is not None:
+            self._door.close()
+            self._door = None
 
     def _connection(self) -> Connection:
         return Connection(self._intake, self._retire_at())
@@ -150,3 +187,29 @@ class HttpReceiver:
         for connection in list(self._intake.connections):
             connection.look_at_clock(now)
         self._sweeper = loop.call_later(self._sweep_s, self._sweep)
+        self._tell_refusals()
+        if self._credentials.are_asked_for and now >= self._refresh_at:
+            self._refresh_at = now + _REFRESH_S
+            self._refresh_credentials()
+
+    def _refresh_credentials(self) -> None:
+        if self._credentials.refresh():
+            self._intake.guard.ask_for(self._credentials.tokens)
+            for connection in self._intake.connections:
+                connection.forget_head()
+
+    def _tell_refusals(self, *, last: bool = False) -> None:
+        now = asyncio.get_running_loop().time()
+        for is_loss, text in self._intake.refusals.tell(now, last=last):
+            _log.log(logging.ERROR if is_loss else logging.WARNING, "%s", text)
+
+    def _fit_descriptors(self) -> None:
+        """No more connections than there are descriptors for, so that one too many is told so."""
+        wanted = self._settings.connections_max
+        self._intake.connections_max = descriptors_for(wanted)
+        if self._intake.connections_max < wanted:
+            _log.info(
+                "the limit of open files allows %d connections, not %d (receiver.connections_max); raise ulimit -n",
+                self._intake.connections_max,
+                wanted,
+            )

@@ -7,104 +7,34 @@
    the client has, or after ``_LINGER_S``.
 4. Memory: the request being read (``http_request.py``), ``_HELD_MAX`` held answers plus those of one read, and a write
    buffer of the transport's high-water mark plus the answers of one read.
+5. Fairness: of one read, ``_BITE_BYTES`` are worked off in a turn of the loop, and long bodies wait in line
+   (``turns.py``); meanwhile the connection is not read.
 
 No request sets a timer or looks at the loop's clock: deadlines are set and kept by the receiver's sweep.
 """
 
 import asyncio
-import logging
-from bisect import bisect_left
-from collections import Counter, deque
-from collections.abc import Container
+from collections import deque
 from math import inf
 from time import perf_counter
 from typing import cast
 
 import httptools
 
-from tracefwd.errors import Malformed, TooLarge
-from tracefwd.metrics import ANSWER_BUCKETS_S
-from tracefwd.model import Answer, HeldAnswer, Ingest
+from tracefwd.model import Answer, HeldAnswer
 from tracefwd.receiver import http_messages as say
 from tracefwd.receiver.http_request import HEADERS, IDLE, RequestReader
-from tracefwd.receiver.inflate import inflate
-from tracefwd.settings import ReceiverSettings
-
-_log = logging.getLogger("tracefwd.receiver")
+from tracefwd.receiver.intake import Intake
+from tracefwd.receiver.turns import LONG_BODY_BYTES
 
 # How long a client may take to close after our last answer; by then the answer has arrived or never will.
 _LINGER_S = 2.0
 # Answers that may wait for durability on one connection before we stop reading it; Envoy never has more than one.
 _HELD_MAX = 64
+# Small requests back to back are 900 in 16 KiB, which take 7 ms; a post of five spans has 6 KiB.
+_BITE_BYTES = 16 * 2**10
 # Connections being refused at the same time; further ones are reset without a word.
 _TURNED_AWAY_MAX = 256
-# A bug that shows in every request must not fill the disk.
-_LOG_INTERVAL_S = 60.0
-
-
-class Intake:
-    """What a receiver's connections share: options, the way in, and counts."""
-
-    def __init__(
-        self,
-        settings: ReceiverSettings,
-        ingest: Ingest,
-        paths: Container[bytes] | None = None,
-        *,
-        exact: bool = False,
-    ) -> None:
-        """``paths``: where requests are taken, decoded; None is Zipkin's own and the settings'."""
-        self.settings = settings
-        self.ingest = ingest
-        self.paths = say.served_paths(settings.paths) if paths is None else paths
-        self.exact = exact
-        self.draining = False
-        self.connections: set[Connection] = set()
-        # Of these, the ones that only get a 503.
-        self.turned_away = 0
-        self.nobody = asyncio.Event()
-        self.nobody.set()
-        self.accepted = 0
-        self.codes: Counter[int] = Counter()
-        self.closed: Counter[str] = Counter()
-        self.bytes_read = 0
-        # Answers by duration: one more bucket than edges.
-        self.buckets = [0] * (len(ANSWER_BUCKETS_S) + 1)
-        self.seconds = 0.0
-        self._failures_untold = 0
-        self._failure_told_at = -inf
-
-    def admit(self, connection: "Connection") -> bool:
-        """Count a new connection in; False when it is one too many."""
-        self.accepted += 1
-        full = len(self.connections) - self.turned_away >= self.settings.connections_max
-        self.connections.add(connection)
-        self.nobody.clear()
-        self.turned_away += full
-        return not full
-
-    def forget(self, connection: "Connection", *, turned_away: bool) -> None:
-        self.connections.discard(connection)
-        self.turned_away -= turned_away
-        if not self.connections:
-            self.nobody.set()
-
-    def observe(self, seconds: float) -> None:
-        self.buckets[bisect_left(ANSWER_BUCKETS_S, seconds)] += 1
-        self.seconds += seconds
-
-    def failed(self, error: BaseException | None) -> Answer:
-        """The answer for a bug of ours, told to the log once per interval."""
-        self._failures_untold += 1
-        now = perf_counter()
-        if now - self._failure_told_at >= _LOG_INTERVAL_S:
-            count, self._failures_untold, self._failure_told_at = self._failures_untold, 0, now
-            _log.error(
-                "%d request(s) failed inside tracefwd and got 500; this is the last one's reason",
-                count,
-                exc_info=error,
-            )
-        return say.OUR_FAULT
 
 
 class Connection(asyncio.Protocol):
@@ -115,8 +45,10 @@ class Connection(asyncio.Protocol):
         "_deadline",
         "_eof",
         "_flushing",
+        "_going_on",
         "_intake",
         "_last",
+        "_later",
         "_lingering",
         "_paused",
         "_queue",
@@ -128,14 +60,23 @@ class Connection(asyncio.Protocol):
         "_stalled",
         "_transport",
         "_turned_away",
+        "_waiting",
+        "address",
     )
 
     def __init__(self, intake: Intake, retire_at: float) -> None:
         self._intake = intake
         self._transport: asyncio.Transport | None = None
         self._reader = RequestReader(
-            intake.settings, intake.paths, self._serve, self._invite_body, exact=intake.exact
+            intake.settings,
+            intake.paths,
+            self._serve,
+            self._invite_body,
+            intake.guard,
+            exact=intake.exact,
         )
+        # Set where connections are counted by address.
+        self.address = ""
         self._retire_at = retire_at
         # The next answer ought to be the last: too old, or draining.
         self._retiring = False
@@ -152,6 +93,11 @@ class Connection(asyncio.Protocol):
         self._stalled = False
         self._paused = False
         self._flushing = False
+        # What later turns of the loop will read of the last read.
+        self._later = memoryview(b"")
+        self._going_on = False
+        # Bodies that wait for their turn.
+        self._waiting = 0
         self._arrived = 0.0
         # On the loop's clock; 0 lets the next sweep set it, as does a change of the reader's stage.
         self._deadline = 0.0
@@ -175,6 +121,14 @@ class Connection(asyncio.Protocol):
         if body is not None and not self._queue and not self._retiring:
             self._serve_express(body, transport)
             return
+        if len(data) > _BITE_BYTES:
+            self._later = memoryview(data)[_BITE_BYTES:]
+            data = data[:_BITE_BYTES]
+        self._read(data)
+        if self._later:
+            self._balance_reading()
+
+    def _read(self, data: bytes) -> None:
         try:
             self._reader.feed(data)
         except say.Refused as refused:
@@ -185,17 +139,34 @@ class Connection(asyncio.Protocol):
         if len(self._queue) >= _HELD_MAX:
             self._balance_reading()
 
+    def _go_on(self) -> None:
+        """The next bite of what was read, unless answers are stuck; then ``_balance_reading`` calls again."""
+        self._going_on = False
+        if not self._later or self._is_full():
+            return
+        bite, self._later = bytes(self._later[:_BITE_BYTES]), self._later[_BITE_BYTES:]
+        if self._last:
+            self._later = memoryview(b"")
+        else:
+            self._arrived = perf_counter()
+            self._read(bite)
+        self._balance_reading()
+
     def eof_received(self) -> bool:
         """The client will send no more.  True keeps our side open for answers that are still held."""
         self._eof = self._last = True
         self._lingering = not self._queue
         self._deadline = 0.0
-        return not self._lingering
+        # TLS ends both ways at once.
+        return (
+            not self._lingering and self._transport is not None and self._transport.can_write_eof()
+        )
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._reader.close()
         self._transport = None
         self._last = True
+        self._later = memoryview(b"")
         self._queue.clear()
         self._intake.forget(self, turned_away=self._turned_away)
 
@@ -223,6 +194,14 @@ class Connection(asyncio.Protocol):
         if self._reader.phase == IDLE and not self._queue and not self._last:
             self._reason = reason
             self._end()
+
+    def forget_head(self) -> None:
+        """What is asked of a request's head has changed."""
+        self._reader.forget_head()
+
+    def balance(self) -> None:
+        """Whether to read may have changed for a reason outside."""
+        self._balance_reading()
 
     def abort(self) -> None:
         if self._transport is not None:
@@ -269,13 +248,14 @@ class Connection(asyncio.Protocol):
 
     def _turn_away(self, transport: asyncio.Transport) -> None:
         self._turned_away = True
-        self._reason = "too_many"
+        overloaded = self._intake.guard.overloaded
+        self._reason = "memory" if overloaded else "too_many"
         if self._intake.turned_away > _TURNED_AWAY_MAX:
             self._last = True
-            self._intake.closed["too_many"] += 1
+            self._intake.closed[self._reason] += 1
             transport.abort()
         else:
-            transport.write(say.render(say.FULL, 0, last=True))
+            transport.write(say.render(say.OVERLOADED if overloaded else say.FULL, 0, last=True))
             self._end()
 
     # What the reader tells.
@@ -284,7 +264,10 @@ class Connection(asyncio.Protocol):
         """Queue the answer to a request; False when it is the last one."""
         reader = self._reader
         self._intake.bytes_read += reader.size
-        answer = reader.refusal or self._answer_to(body)
+        if reader.refusal is None:
+            answer = self._answer_to(body)
+        else:
+            answer = self._refused(reader.refusal)
         self._last = reader.close_after or self._retiring
         self._queue.append((answer, reader.manner, self._arrived))
         if isinstance(answer, HeldAnswer) and answer.answer is None:
@@ -308,16 +291,32 @@ class Connection(asyncio.Protocol):
 
     def _answer_to(self, body: bytes) -> Answer | HeldAnswer:
         intake, reader = self._intake, self._reader
-        try:
-            if reader.coding:
-                body = inflate(body, reader.coding, intake.settings.body_bytes_max)
-            return intake.ingest(body, reader.content_type)
-        except Malformed as error:
-            return Answer(400, f"{error}\n".encode())
-        except TooLarge:
-            return say.body_too_large(intake.settings.body_bytes_max).answer
-        except Exception as error:  # noqa: BLE001 - counted, logged and answered; the next request may fare better
-            return intake.failed(error)
+        if intake.guard.overloaded:
+            return self._refused(say.OVERLOADED)
+        # A later request of this connection does not overtake one that waits.
+        if reader.coding or self._waiting or len(body) > LONG_BODY_BYTES:
+            return self._wait_turn(body, reader.coding, reader.content_type)
+        return intake.take(body, "", reader.content_type)
+
+    def _refused(self, answer: Answer) -> Answer:
+        self._intake.refusals.request(answer, self._reader.size)
+        return answer
+
+    def _wait_turn(self, body: bytes, coding: str, content_type: str) -> Answer | HeldAnswer:
+        intake = self._intake
+
+        def work() -> Answer | HeldAnswer:
+            self._waiting -= 1
+            answer = intake.take(body, coding, content_type)
+            self._balance_reading()
+            return answer
+
+        held = intake.turns.wait(work, len(body))
+        if held is None:
+            return self._refused(say.NO_ROOM)
+        self._waiting += 1
+        self._balance_reading()
+        return held
 
     def _invite_body(self) -> None:
         self._queue.append((say.CONTINUE, 0, self._arrived))
@@ -327,6 +326,7 @@ class Connection(asyncio.Protocol):
     def _refuse(self, refused: say.Refused) -> None:
         """Answer the request that is being read, and read nothing more."""
         reader = self._reader
+        self._refused(refused.answer)
         manner = 0 if reader.phase == HEADERS else reader.manner
         self._queue.append((refused.answer, manner, self._arrived))
         self._reason = refused.reason
@@ -385,7 +385,8 @@ class Connection(asyncio.Protocol):
             return
         self._lingering = True
         self._deadline = 0.0
-        if self._eof:
+        if self._eof or not transport.can_write_eof():
+            # TLS has no half of a close; its transport says goodbye and waits for the answer by itself.
             transport.close()
             return
         try:
@@ -397,14 +398,20 @@ class Connection(asyncio.Protocol):
         self._balance_reading()
 
     def _is_full(self) -> bool:
-        return not self._lingering and (self._stalled or len(self._queue) >= _HELD_MAX)
+        return not self._lingering and (
+            self._stalled or self._waiting > 0 or len(self._queue) >= _HELD_MAX
+        )
 
     def _balance_reading(self) -> None:
         """Read only while answers can leave."""
         transport = self._transport
         if transport is None or transport.is_closing():
             return
-        pause = self._is_full()
+        full = self._is_full()
+        if self._later and not full and not self._going_on:
+            self._going_on = True
+            asyncio.get_running_loop().call_soon(self._go_on)
+        pause = full or bool(self._later)
         if pause != self._paused:
             self._paused = pause
             self._deadline = 0.0

@@ -22,6 +22,7 @@ READ_FIELDS = frozenset(
         b"connection",
         b"expect",
         b"upgrade",
+        b"authorization",
     )
 )
 
@@ -34,6 +35,14 @@ LATE_HEADERS = Answer(408, b"The request's headers took too long; send them at o
 LATE_BODY = Answer(408, b"The request's body took too long; send it at once.\n")
 OUR_FAULT = Answer(500, b"tracefwd failed on this request; its log says why.\n")
 FULL = Answer(503, b"Too many connections (receiver.connections_max); add a worker or a replica.\n")
+OVERLOADED = Answer(
+    503, b"tracefwd is short of memory (service.memory_max) and takes no spans at the moment.\n"
+)
+NO_ROOM = Answer(
+    503,
+    b"Too many bytes of unfinished requests (receiver.unfinished_bytes_max); send smaller batches, at once.\n",
+)
+UNAUTHORIZED = Answer(401, b"A bearer token of receiver.token_file is asked for here.\n")
 _CHUNKED_IN_1_0 = Answer(400, b"Transfer-Encoding is no part of HTTP/1.0; send Content-Length.\n")
 _NOT_CHUNKED = Answer(
     501, b"Transfer-Encoding must be chunked; compress with Content-Encoding instead.\n"
@@ -46,7 +55,11 @@ _HTTP2 = Answer(
 )
 
 _PATHS = ("/api/v2/spans", "/api/v1/spans")
-_MORE_FIELDS = {405: "Allow: POST\r\n", 415: "Accept-Encoding: gzip, deflate, identity\r\n"}
+_MORE_FIELDS = {
+    401: "WWW-Authenticate: Bearer\r\n",
+    405: "Allow: POST\r\n",
+    415: "Accept-Encoding: gzip, deflate, identity\r\n",
+}
 _REQUEST_LINE = re.compile(rb"[A-Za-z-]+ \S+ HTTP/1\.[01]\r\n")
 _LAST_CHUNK = b"\r\n0\r\n\r\n"
 # A chunk header of 32 bits: larger than any body.

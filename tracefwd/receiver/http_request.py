@@ -2,7 +2,8 @@
 
 1. What could be read in two ways is not read.  llhttp is strict by default about lengths, line ends, folding and
    chunk sizes; what it lets through is refused in ``on_headers_complete``.
-2. Memory: ``header_bytes_max`` and ``body_bytes_max``, plus one read (at most 256 KiB).
+2. Memory: ``header_bytes_max`` and ``body_bytes_max``, plus one read (at most 256 KiB), and of all connections
+   together the room that ``guard.py`` has for unfinished requests.
 3. The express lane changes nothing but the cost: an Envoy repeats its request head byte for byte, so a read that is the
    last parsed head again and one whole chunk needs no parser, which saves two thirds of the work.
 
@@ -17,13 +18,16 @@ from tracefwd.errors import UnsupportedEncoding
 from tracefwd.model import Answer
 from tracefwd.receiver import http_exact
 from tracefwd.receiver import http_messages as say
+from tracefwd.receiver.guard import Guard
 from tracefwd.receiver.inflate import coding_of
 from tracefwd.settings import ReceiverSettings
 
 # Envoy's heads have about 300 bytes; longer ones are not worth 20,000 copies.
 _KNOWN_HEAD_BYTES_MAX = 1_024
 # A head of such fields alone (and others that are not read) means the same each time.
-_ORDINARY_FIELDS = frozenset((b"transfer-encoding", b"content-type", b"content-encoding"))
+_ORDINARY_FIELDS = frozenset(
+    (b"transfer-encoding", b"content-type", b"content-encoding", b"authorization")
+)
 
 # Where in a request the reader stands.
 IDLE, HEADERS, BODY = range(3)
@@ -46,6 +50,7 @@ class RequestReader:
         "_ended",
         "_exact",
         "_fields",
+        "_guard",
         "_head_bytes",
         "_known_head",
         "_moved",
@@ -56,6 +61,7 @@ class RequestReader:
         "_resuming",
         "_settings",
         "_stuck_bytes",
+        "_unfinished_bytes",
         "_url",
         "close_after",
         "coding",
@@ -73,6 +79,7 @@ class RequestReader:
         paths: Container[bytes],
         on_request: Callable[[bytes], bool],
         on_expect: Callable[[], None],
+        guard: Guard,
         *,
         exact: bool = False,
     ) -> None:
@@ -80,12 +87,15 @@ class RequestReader:
         self._paths = paths
         self._on_request = on_request
         self._on_expect = on_expect
+        self._guard = guard
         self._exact = exact
         self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
         self._ended = False
         # Bytes fed since the parser last got anywhere: unfinished headers, trailers or chunk extensions.
         self._stuck_bytes = 0
         self._moved = False
+        # What the guard knows of the request being read; 0 for one that comes in one read.
+        self._unfinished_bytes = 0
         # The head of the request that was parsed last, if its like may take the express lane.
         self._known_head = b""
         self._resuming = False
@@ -133,6 +143,7 @@ class RequestReader:
                 raise self._refusal(say.refusal_of(error, data)) from error
         if self.phase != IDLE:
             self._watch_progress(len(data))
+            self._make_room()
         elif between and self.stage == stage + 3:
             self._learn_head(data)
 
@@ -141,6 +152,11 @@ class RequestReader:
         self._parser = None
         self._ended = True
         self._body = b""
+        self._release_room()
+
+    def forget_head(self) -> None:
+        """The next request is looked at anew, whatever its head: what is asked of a head has changed."""
+        self._known_head = b""
 
     def _parse(self, data: bytes) -> None:
         rest: bytes | memoryview = data
@@ -165,6 +181,17 @@ class RequestReader:
         self._stuck_bytes += fed
         if self._stuck_bytes > self._settings.header_bytes_max:
             raise self._refusal(say.header_too_large(self._settings.header_bytes_max))
+
+    def _make_room(self) -> None:
+        size = len(self._body) + self._stuck_bytes
+        if not self._guard.make_room(self._unfinished_bytes, size):
+            raise say.Refused(say.NO_ROOM, "no_room")
+        self._unfinished_bytes = size
+
+    def _release_room(self) -> None:
+        if self._unfinished_bytes:
+            self._guard.release(self._unfinished_bytes)
+            self._unfinished_bytes = 0
 
     def _refusal(self, refused: say.Refused) -> say.Refused:
         return http_exact.in_its_words(refused) if self._exact else refused
@@ -228,6 +255,8 @@ class RequestReader:
         say.check_framing(fields, settings.body_bytes_max)
         self.content_type = fields.get(b"content-type", b"").decode("latin-1")
         self.refusal = self._route(parser.get_method())
+        if self._guard.looks:
+            self.refusal = self._guard.refusal(fields.get(b"authorization", b"")) or self.refusal
         self.coding = ""
         if b"content-encoding" in fields:
             self._read_coding(fields[b"content-encoding"])
@@ -258,6 +287,8 @@ class RequestReader:
         self.phase = IDLE
         self.stage += 1
         body, self._body = self._body, b""
+        if self._unfinished_bytes:
+            self._release_room()
         self._ended = not self._on_request(bytes(body))
 
     # What a head asks for.

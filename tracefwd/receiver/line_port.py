@@ -19,8 +19,10 @@ from typing import Protocol
 
 from tracefwd.limits import REJECT_SAMPLE_BYTES_MAX
 from tracefwd.model import Answer, HeldAnswer, Reject
+from tracefwd.receiver.guard import Guard
 from tracefwd.receiver.http import HttpReceiver
-from tracefwd.receiver.http_connection import Connection, Intake
+from tracefwd.receiver.http_connection import Connection
+from tracefwd.receiver.intake import Intake
 from tracefwd.settings import ReceiverSettings
 
 # The proxy's own (traceListenerMaxReceivedLength).
@@ -53,8 +55,15 @@ class _Everywhere:
 class LinePort(HttpReceiver):
     """Serves one listening socket; bounds, drain and counts are ``HttpReceiver``'s."""
 
-    def __init__(self, settings: ReceiverSettings, sink: LineSink, *, seed: int = 0) -> None:
-        super().__init__(settings, sink.ingest_lines, seed=seed, paths=_Everywhere())
+    def __init__(
+        self,
+        settings: ReceiverSettings,
+        sink: LineSink,
+        *,
+        seed: int = 0,
+        guard: Guard | None = None,
+    ) -> None:
+        super().__init__(settings, sink.ingest_lines, seed=seed, paths=_Everywhere(), guard=guard)
         self._unfinished = Unfinished(sink)
 
     def _connection(self) -> Connection:
@@ -225,6 +234,12 @@ class LineConnection(Connection):
         if not self._is_raw:
             super().data_received(begun)
             return
+        if self._intake.guard.asks_for_token:
+            # Lines have no place to show one.
+            self._intake.closed["no_token"] += 1
+            self._intake.refusals.connection("no_token")
+            self.abort()
+            return
         self._cutter = LineCutter(self._unfinished)
         if begun.startswith(_GZIP):
             self._gzip = GzipStream()
@@ -268,7 +283,7 @@ class LineConnection(Connection):
         whole = self._cutter.cut(data)
         if not whole:
             return
-        answer = self._answer_to(whole)
+        answer = self._intake.take(whole, "", "")
         if isinstance(answer, HeldAnswer) and answer.answer is None:
             self._held += 1
             answer.when_released(self._released)
@@ -280,11 +295,15 @@ class LineConnection(Connection):
 
     def _is_full(self) -> bool:
         if self._is_raw:
-            return self._working or self._held >= _HELD_MAX
+            overloaded = self._intake.guard.overloaded
+            return overloaded or self._working or self._held >= _HELD_MAX
         return super()._is_full()
 
     def _half_close(self, transport: asyncio.Transport) -> None:
         """Our side's end is all that can be said to a client that does not listen for answers."""
+        if not transport.can_write_eof():
+            transport.close()
+            return
         try:
             transport.write_eof()
         except OSError:
