@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,13 +141,23 @@ def stand_in(
 
 @contextmanager
 def forwarder(
-    folder: Path, flags: Sequence[str], *, name: str = "run", **config: Any
+    folder: Path,
+    flags: Sequence[str],
+    *,
+    name: str = "run",
+    before: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+    **config: Any,
 ) -> Iterator[Forwarder]:
-    """Ready inside the block.  ``config``: sections of the configuration file."""
+    """Ready inside the block.  ``config``: sections of the configuration file ``name``.yaml.
+
+    ``before``: a command that runs ours, such as ``prlimit``.
+    """
     file = folder / f"{name}.yaml"
     # JSON is YAML.
     file.write_text(json.dumps(config))
     arguments = ["run", "--config", str(file), "--listen", _ANYWHERE, "--admin", _ANYWHERE]
-    with Process(tracefwd(*arguments, *flags), folder, name) as process:
+    command = [*before, *tracefwd(*arguments, *flags)]
+    with Process(command, folder, name, environment) as process:
         ready = process.find(r"ready: intake (http://\S+) .* admin (http://[^\s\"]+)")
         yield Forwarder(ready[1], ready[2], process)

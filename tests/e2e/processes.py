@@ -119,6 +119,13 @@ class Process:
 
         return eventually(look, lambda: f"{pattern!r} from {self._name}:\n{self.output}")
 
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    def signal(self, number: int) -> None:
+        self._popen.send_signal(number)
+
     def terminate(self) -> None:
         """SIGTERM, without waiting."""
         self._popen.terminate()

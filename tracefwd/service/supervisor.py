@@ -138,6 +138,7 @@ class Service:
         if budget_s is None:
             budget_s = service.drain_timeout
             await self._serve_on(service.pre_stop_delay)
+            LOG.info("draining for at most %g s", budget_s)
         for slot in self._slots:
             slot.drain(min(budget_s, HURRY_S) if self._hurried.is_set() else budget_s)
         # Each lives on for as long as its worker accepts.  Kept open here, it would then take connections that
@@ -344,7 +345,6 @@ async def _run(loaded: "Loaded", reread: Callable[[], "Loaded"] | None) -> int:
 async def _leave(service: Service, systemd: Systemd) -> None:
     options = service.loaded.settings.service
     within_s = options.pre_stop_delay + options.drain_timeout
-    LOG.info("draining for at most %g s", options.drain_timeout)
     systemd.stopping("draining", within_s + DRAIN_GRACE_S + HURRY_S)
     await service.stop()
 
