@@ -348,6 +348,16 @@ class Pipeline:
         shown["targets"] = target_sections(self._destinations)
         return shown
 
+    @property
+    def shed_spans(self) -> int:
+        """Let go of for want of memory, since the start."""
+        return self._account.dropped.get("shed", 0)
+
+    @property
+    def red_bytes(self) -> int:
+        """About what RED's tables weigh."""
+        return 0 if self._red is None else self._red.memory_bytes
+
     def _held(self) -> int:
         return self._primary.accounts[Signal.SPANS].held()
 
@@ -359,7 +369,7 @@ class Pipeline:
                 (k,): v for k, v in self._account.rejected.items()
             },
             "tracefwd_mapper_repairs_total": {(k,): v for k, v in self._repairs.items()},
-            "tracefwd_shed_spans_total": {(): self._account.dropped.get("shed", 0)},
+            "tracefwd_shed_spans_total": {(): self.shed_spans},
         }
         if self._lines is not None:
             samples["tracefwd_receiver_rejected_span_logs_total"] = {

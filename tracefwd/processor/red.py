@@ -23,6 +23,9 @@ _OVERFLOW_ALL = RedKey(
     Identity("_other", "_other", "none", "none", "none", "_other"), OVERFLOW_OPERATION, "", "", ()
 )
 _PER_DOUBLING = 1 << SCALE
+# Measured: a series with its key, and a bucket with its list, two numbers and its place in a dict.
+_SERIES_BYTES = 600
+_BUCKET_BYTES = 220
 
 
 class _Series:
@@ -57,6 +60,13 @@ class RedAggregator:
         self._centroids_max = settings.centroids_max
         self._minute_s = 0
         self.overflow_spans = 0
+        # Buckets in all series: a client chooses durations, and with them how much a series weighs.
+        self._buckets = 0
+
+    @property
+    def memory_bytes(self) -> int:
+        """About what the tables weigh."""
+        return self.active * _SERIES_BYTES + self._buckets * _BUCKET_BYTES
 
     @property
     def active(self) -> int:
@@ -86,6 +96,7 @@ class RedAggregator:
             bucket = buckets.get(index)
             if bucket is None:
                 buckets[index] = [1, duration_us]
+                self._buckets += 1
             else:
                 bucket[0] += 1
                 bucket[1] += duration_us
@@ -112,6 +123,7 @@ class RedAggregator:
 
     def _take(self, key: RedKey, series: _Series) -> RedPoint:
         series.seal(self._minute_s)
+        self._buckets -= sum(len(good) + len(bad) for _, good, bad in series.sealed)
         good = [self._centroids(minute, part) for minute, part, _ in series.sealed if part]
         bad = [self._centroids(minute, part) for minute, _, part in series.sealed if part]
         point = RedPoint(key, series.invocations, series.errors, series.millis, good, bad)
