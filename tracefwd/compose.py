@@ -69,6 +69,15 @@ def load_rules(settings: Settings) -> "RuleSet | None":
 
     The engine is imported only when there are rules.
     """
+    return _rules_for(settings, settings.rules.port or settings.receiver.listen.rpartition(":")[2])
+
+
+def load_point_rules(settings: Settings) -> "RuleSet | None":
+    """The same for scraped points."""
+    return _rules_for(settings, settings.rules.metrics_port)
+
+
+def _rules_for(settings: Settings, port: str) -> "RuleSet | None":
     file = settings.rules.file
     if not file:
         return None
@@ -81,7 +90,6 @@ def load_rules(settings: Settings) -> "RuleSet | None":
         raise ConfigError(
             [f"rules.file = {file!r}: {reason}; name a readable rules file"]
         ) from error
-    port = settings.rules.port or settings.receiver.listen.rpartition(":")[2]
     return read_rules(text, where=file, exact=settings.mapping.exact).for_port(port)
 
 

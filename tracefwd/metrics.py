@@ -182,10 +182,16 @@ CATALOGUE: tuple[Metric, ...] = (
         "Lines of bodies that cannot be read, by reason.",
     ),
     Metric(
-        "tracefwd_scraper_dropped_tags_total",
+        "tracefwd_scraper_distributions_total",
         "counter",
         ("source",),
-        "Tags taken off points because there were more than metrics.tags_max.",
+        "Distributions made of samples and offered (convertHistograms).",
+    ),
+    Metric(
+        "tracefwd_scraper_repairs_total",
+        "counter",
+        ("source", "kind"),
+        "What was mended or left out on the way from a sample to its point, by kind.",
     ),
     Metric(
         "tracefwd_rules_points_total",
@@ -232,6 +238,24 @@ CATALOGUE: tuple[Metric, ...] = (
         "Bytes that may be held.",
     ),
     Metric(
+        "tracefwd_exporter_paused",
+        "gauge",
+        ("target", "signal"),
+        "1 while lines wait because the target refuses our credentials.",
+    ),
+    Metric(
+        "tracefwd_exporter_maybe_duplicated_items_total",
+        "counter",
+        ("target", "signal"),
+        "Lines sent again although an attempt before, of which no answer came, may have arrived.",
+    ),
+    Metric(
+        "tracefwd_exporter_red_maybe_doubled_total",
+        "counter",
+        ("target", "signal"),
+        "Spans whose share in delta counters (points) or in distributions was sent again in this way, and may count twice.",
+    ),
+    Metric(
         "tracefwd_exporter_in_flight_requests",
         "gauge",
         ("target", "signal"),
@@ -248,6 +272,28 @@ CATALOGUE: tuple[Metric, ...] = (
         "counter",
         ("target", "signal"),
         "Bytes of bodies sent, compressed where compression is on.",
+    ),
+    # spool
+    Metric(
+        "tracefwd_spool_items",
+        "gauge",
+        ("target", "signal"),
+        "Lines in spooled batches, but for those that are being sent; part of what the ledger holds.",
+    ),
+    Metric("tracefwd_spool_batches", "gauge", ("target", "signal"), "Spooled batches."),
+    Metric("tracefwd_spool_bytes", "gauge", (), "Bytes that spooled batches take on disk."),
+    Metric("tracefwd_spool_bytes_max", "gauge", (), "Bytes that they may take (spool.bytes_max)."),
+    Metric(
+        "tracefwd_spool_refusing",
+        "gauge",
+        (),
+        "1 for each worker whose disk refuses batches, so that they are in memory only.",
+    ),
+    Metric(
+        "tracefwd_spool_errors_total",
+        "counter",
+        ("operation",),
+        "Failures of the disk under spooled batches (write, read, remove), and damaged files (damaged).",
     ),
     # ledger
     Metric(

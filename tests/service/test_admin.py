@@ -197,6 +197,7 @@ async def test_a_verbose_ledger_shows_the_workers_and_who_does_not_answer(
         os.kill(pid, signal.SIGCONT)
     assert [worker["stale"] for worker in whole["workers"]] == [False, True]
     assert whole["workers"][1] == {
+        "name": "worker 1",
         "slot": 1,
         "pid": pid,
         "ready": True,

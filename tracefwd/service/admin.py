@@ -69,12 +69,16 @@ class Admin:
         lines = ["ready" if ready else "draining" if service.draining else "not ready"]
         if "verbose" in request.query:
             lines += [
-                f"worker {slot.number}: {'listens' if slot.ready else 'does not listen'}"
-                for slot in service.slots
+                f"{slot.name}: {'listens' if slot.ready else 'does not listen'}"
+                for slot in service.workers
             ]
             lines += [
-                f"worker {number}: {problem} (does not count)"
-                for number, problems in service.problems().items()
+                f"{slot.name}: {'works' if slot.ready else 'does not work'}"
+                for slot in service.slots[len(service.workers) :]
+            ]
+            lines += [
+                f"{name}: {problem} (does not count)"
+                for name, problems in service.problems().items()
                 for problem in problems
             ]
         return web.Response(status=200 if ready else 503, text="\n".join(lines) + "\n")
@@ -89,7 +93,7 @@ class Admin:
             {
                 "version": __version__,
                 "python": platform.python_version(),
-                "workers": len(self._service.slots),
+                "workers": len(self._service.workers),
                 "event_loop": ", ".join(loops),
             }
         )
@@ -108,11 +112,12 @@ class Admin:
             whole["workers"] = [
                 {
                     "slot": slot.number,
+                    "name": slot.name,
                     "pid": slot.pid,
                     "ready": slot.ready,
                     "stale": slot.stale,
                     "restarts": slot.restarts,
-                    "problems": problems.get(slot.number, []),
+                    "problems": problems.get(slot.name, []),
                 }
                 for slot in self._service.slots
             ]

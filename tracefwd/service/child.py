@@ -43,7 +43,7 @@ DRAIN_GRACE_S = 3.0
 
 @dataclass(frozen=True)
 class End:
-    """How a process ended, in words that follow "worker 1"; ``well`` is false where something may have been lost."""
+    """How a process ended, in words that follow its name; ``well`` is false where something may have been lost."""
 
     cause: str
     well: bool
@@ -54,9 +54,10 @@ class Child:
 
     ended: "asyncio.Task[End]"
 
-    def __init__(self, life: Life, tally: Tally, changed: Callable[[], None]) -> None:
+    def __init__(self, life: Life, name: str, tally: Tally, changed: Callable[[], None]) -> None:
         """``changed`` is called when ``ready``, ``leaving`` or ``ended`` changes."""
         self.life = life
+        self.name = name
         self.pid: int | None = None
         # Its event loop's implementation, as it said when it was ready.
         self.loop = ""
@@ -121,7 +122,7 @@ class Child:
         await loop.create_unix_connection(lambda: self._channel, sock=control)
         settings_json = msgspec.Raw(msgspec.json.encode(settings))
         self._channel.send(Start(self.life.slot, settings_json))
-        self.ended = asyncio.create_task(self._live(process), name=f"worker {self.life.slot}")
+        self.ended = asyncio.create_task(self._live(process), name=self.name)
         self.ended.add_done_callback(lambda _: self._tell())
 
     async def _live(self, process: asyncio.subprocess.Process) -> End:
@@ -136,9 +137,9 @@ class Child:
                 answered.set_result(None)
         lost = self._tally.retire(self.life)
         if lost:
-            LOG.error("worker %d held %d spans when it died: dropped", self.life.slot, lost)
+            LOG.error("%s held %d spans when it died: dropped", self.name, lost)
         if code == EXIT_FAILED_TO_START and self.failure is None:
-            self.failure = f"worker {self.life.slot} could not start"
+            self.failure = f"{self.name} could not start"
         cause = f"was killed by signal {-code}" if code < 0 else f"left with exit code {code}"
         return End(cause, well=code == 0)
 
@@ -150,7 +151,7 @@ class Child:
             silent_at = self._heard_at + SILENCE_S_MAX
             due = silent_at if self._kill_at is None else min(silent_at, self._kill_at)
             if loop.time() >= due:
-                LOG.error("worker %d does not answer: killed", self.life.slot)
+                LOG.error("%s does not answer: killed", self.name)
                 process.kill()
                 break
             # Short, because a drain sets an earlier time.
@@ -184,6 +185,7 @@ class Child:
 
 async def start_child(
     life: Life,
+    name: str,
     listening: Sequence[socket.socket],
     settings: Settings,
     tally: Tally,
@@ -193,8 +195,8 @@ async def start_child(
 ) -> Child:
     """A worker process that is starting.  Raises ``OSError`` when the system gives none.
 
-    It borrows the listening sockets, which stay the parent's.  ``compose`` (``module:function``) names other parts
-    than the real ones.
+    ``name`` is for people.  It borrows the listening sockets, if any, which stay the parent's.  ``compose``
+    (``module:function``) names other parts than a receiver's.
     """
     ours, theirs = socket.socketpair()
     numbers = [sock.fileno() for sock in listening]
@@ -220,6 +222,6 @@ async def start_child(
         except BaseException:
             ours.close()
             raise
-    child = Child(life, tally, changed)
+    child = Child(life, name, tally, changed)
     await child.open(process, ours, settings)
     return child

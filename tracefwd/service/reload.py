@@ -29,6 +29,7 @@ NEEDS_RESTART = (
     "receiver.listen",
     "receiver.trace_listen",
     "admin.listen",
+    "service.only",
     "service.workers",
 )
 

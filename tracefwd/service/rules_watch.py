@@ -6,20 +6,36 @@ changes its identity, so that is looked at as well.
 
 import logging
 import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
 
 from tracefwd.compose import load_rules
 from tracefwd.errors import ConfigError
-from tracefwd.processor.ruled import RuledMapper
 from tracefwd.settings import Settings
+
+if TYPE_CHECKING:
+    from tracefwd.processor.rules import RuleSet
 
 LOG = logging.getLogger(__name__)
 
 
+class Ruled(Protocol):
+    """Whatever goes by rules."""
+
+    def exchange(self, rules: "RuleSet") -> None: ...
+
+
 class RulesWatch:
-    def __init__(self, settings: Settings, ruled: RuledMapper | None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        ruled: Ruled | None,
+        read: "Callable[[Settings], RuleSet | None]" = load_rules,
+    ) -> None:
         """``ruled`` holds what the file said at the start; None: there is no file to watch."""
         self._settings = settings
         self._ruled = ruled
+        self._read = read
         self._seen = self._look()
 
     def check(self) -> None:
@@ -31,7 +47,7 @@ class RulesWatch:
             return
         self._seen = seen
         try:
-            rules = load_rules(self._settings)
+            rules = self._read(self._settings)
         except ConfigError as error:
             LOG.error(  # noqa: TRY400 - the message is for the operator, the trace would be for us
                 "the rules file cannot be used, the rules before it go on: %s",
@@ -40,7 +56,9 @@ class RulesWatch:
             return
         assert rules is not None
         self._ruled.exchange(rules)
-        LOG.info("rules read again: %d for spans", len(rules.spans))
+        LOG.info(
+            "rules read again: %d for spans, %d for points", len(rules.spans), len(rules.points)
+        )
 
     def _look(self) -> tuple[int, int, int] | None:
         if self._ruled is None:

@@ -19,10 +19,9 @@ from random import Random
 from typing import Any, Protocol
 
 from tracefwd import metrics
-from tracefwd.ledger import Account
-from tracefwd.ledger import add as add_ledger
 from tracefwd.model import Payload, Signal
 from tracefwd.pipeline import Destination, target_sections
+from tracefwd.processor.ruled_points import RuledPoints
 from tracefwd.service.scrape_client import ScrapeClient, ScrapeFailed
 from tracefwd.service.source_checks import source_name
 from tracefwd.service.tally import empty_ledger
@@ -40,14 +39,15 @@ EMPTY = "empty"
 
 
 class Counts(Protocol):
-    """What one body held; the reasons are ``limits``'."""
+    """What one body came to; the reasons and kinds are ``limits``'."""
 
+    bytes: int
     samples: int
     points: int
-    bytes: int
+    distributions: int
     dropped: dict[str, int]
     bad_lines: dict[str, int]
-    tags_dropped: int
+    repairs: dict[str, int]
 
 
 class Scrape(Protocol):
@@ -71,7 +71,7 @@ class SourceLoop:
         settings: PrometheusSourceSettings,
         translation: Translation,
         client: ScrapeClient,
-        offer: Callable[[list[Payload]], None],
+        offer: Callable[[Sequence[Payload]], None],
         *,
         random: Random,
         now_s: Callable[[], float] = time.time,
@@ -91,9 +91,8 @@ class SourceLoop:
         self._success_s: float | None = None
         self._missed = 0
         self._results: dict[str, int] = {}
-        self._sums = {"samples": 0, "points": 0, "bytes": 0, "tags_dropped": 0}
-        self._dropped: dict[str, int] = {}
-        self._bad_lines: dict[str, int] = {}
+        self._sums = {"bytes": 0, "samples": 0, "points": 0, "distributions": 0}
+        self._by_reason: dict[str, dict[str, int]] = {"dropped": {}, "bad_lines": {}, "repairs": {}}
 
     async def run(self, leaving: asyncio.Event) -> None:
         """Scrape until ``leaving``; a scrape under way then is finished (or cancelled by whoever runs this)."""
@@ -142,16 +141,16 @@ class SourceLoop:
             "tracefwd_scraper_missed_scrapes_total": {(name,): self._missed},
             "tracefwd_scraper_samples_total": {(name,): self._sums["samples"]},
             "tracefwd_scraper_points_total": {(name,): self._sums["points"]},
+            "tracefwd_scraper_distributions_total": {(name,): self._sums["distributions"]},
             "tracefwd_scraper_body_bytes_total": {(name,): self._sums["bytes"]},
             "tracefwd_scraper_received_bytes_total": {(name,): self._client.wire_bytes},
-            "tracefwd_scraper_dropped_tags_total": {(name,): self._sums["tags_dropped"]},
-            "tracefwd_scraper_dropped_samples_total": {
-                (name, reason): number for reason, number in self._dropped.items()
-            },
-            "tracefwd_scraper_bad_lines_total": {
-                (name, reason): number for reason, number in self._bad_lines.items()
-            },
         }
+        for family, table in (
+            ("tracefwd_scraper_dropped_samples_total", "dropped"),
+            ("tracefwd_scraper_bad_lines_total", "bad_lines"),
+            ("tracefwd_scraper_repairs_total", "repairs"),
+        ):
+            found[family] = {(name, key): n for key, n in self._by_reason[table].items()}
         if self._up is not None and not counters_only:
             found["tracefwd_scraper_up"] = {(name,): self._up}
             found["tracefwd_scraper_last_scrape_duration_seconds"] = {(name,): self._duration_s}
@@ -170,11 +169,8 @@ class SourceLoop:
     def _add(self, counts: Counts) -> None:
         for name in self._sums:
             self._sums[name] += getattr(counts, name)
-        for total, part in (
-            (self._dropped, counts.dropped),
-            (self._bad_lines, counts.bad_lines),
-        ):
-            for reason, number in part.items():
+        for name, total in self._by_reason.items():
+            for reason, number in getattr(counts, name).items():
                 total[reason] = total.get(reason, 0) + number
 
     def _conclude(self, result: str, detail: str) -> None:
@@ -195,29 +191,72 @@ class SourceLoop:
         self._reason = result
 
 
-class Scraper:
-    """All sources of a process: what ``service/worker.py`` needs of a receiver and of a pipeline."""
+class PointOutlets:
+    """Where points go, and what became of them: what ``worker.py`` needs of a pipeline."""
 
-    def __init__(
-        self,
-        targets: Sequence[Destination],
-        make_loops: Callable[[Callable[[list[Payload]], None]], list[SourceLoop]],
-    ) -> None:
-        """``make_loops`` is given where points go."""
+    def __init__(self, targets: Sequence[Destination], ruled: RuledPoints | None) -> None:
+        """``ruled`` is None without a rules file."""
         self._targets = targets
         self._primary = next(target for target in targets if target.role == "primary")
-        self._loops = make_loops(self.offer)
-        self._leaving = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
-        # Points that a rule kept out never come to a target.
-        self.blocked = Account(lambda: 0)
+        self._ruled = ruled
+        # Points that never come to a target: a rule kept them out, or left them without a name.
+        self._blocked = 0
+        self._invalid = 0
 
-    def offer(self, payloads: list[Payload]) -> None:
-        for payload in payloads:
+    def offer(self, payloads: Sequence[Payload]) -> None:
+        for payload in payloads if self._ruled is None else self._passed(payloads, self._ruled):
             for target in self._targets:
                 target.offer(payload)
 
-    async def start(self, _: object = None) -> None:
+    def _passed(self, payloads: Sequence[Payload], ruled: RuledPoints) -> Iterator[Payload]:
+        for payload in payloads:
+            result = ruled.filter(payload)
+            self._blocked += result.blocked
+            self._invalid += result.invalid
+            if result.payload is not None:
+                yield result.payload
+
+    def tick(self) -> Iterator[None]:
+        """Nothing is gathered here."""
+        return iter(())
+
+    def ledger(self) -> dict[str, Any]:
+        shown = empty_ledger()
+        for signal in (Signal.POINTS, Signal.DISTRIBUTIONS):
+            shown[signal.value] = dict(self._primary.accounts[signal].show())
+        points = shown[Signal.POINTS.value]
+        points["received"] += self._blocked + self._invalid
+        points["blocked"] += self._blocked
+        if self._invalid:
+            points["rejected"]["invalid"] = points["rejected"].get("invalid", 0) + self._invalid
+        shown["targets"] = target_sections(self._targets)
+        return shown
+
+    def samples(self) -> metrics.Samples:
+        total: metrics.Samples = {}
+        for target in self._targets:
+            metrics.add(total, target.samples())
+        if self._ruled is not None:
+            total["tracefwd_rules_points_total"] = self._ruled.samples()
+            total["tracefwd_mapper_repairs_total"] = {
+                (kind,): number for kind, number in self._ruled.repairs.items()
+            }
+        return total
+
+    def rejected_samples(self) -> list[dict[str, str]]:
+        """Samples of rejected spans: there are none."""
+        return []
+
+
+class Scraper:
+    """All sources of a process: what ``worker.py`` needs of something that brings data in."""
+
+    def __init__(self, loops: Sequence[SourceLoop]) -> None:
+        self._loops = loops
+        self._leaving = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
         self._tasks = [
             asyncio.create_task(loop.run(self._leaving), name=f"source {loop.name}")
             for loop in self._loops
@@ -225,6 +264,10 @@ class Scraper:
 
     def drain(self) -> None:
         """No further scrape begins."""
+        self._leaving.set()
+
+    def leave_port(self) -> None:
+        """There is none; but a successor scrapes already."""
         self._leaving.set()
 
     async def stop(self, linger_s: float) -> None:
@@ -236,34 +279,13 @@ class Scraper:
                 task.cancel()
             await asyncio.wait(self._tasks)
 
-    def tick(self) -> Iterator[None]:
-        """Nothing is gathered here."""
-        return iter(())
-
-    def ledger(self) -> dict[str, Any]:
-        shown = empty_ledger()
-        for signal in (Signal.POINTS, Signal.DISTRIBUTIONS):
-            shown[signal.value] = dict(self._primary.accounts[signal].show())
-        add_ledger(shown[Signal.POINTS.value], dict(self.blocked.show()))
-        shown["targets"] = target_sections(self._targets)
-        return shown
-
     def samples(self) -> metrics.Samples:
-        """The sources' and the targets'.
-
-        Gauges of sources are not said while leaving: a successor says them, and the parent adds up.
-        """
+        """Gauges of sources are not said while leaving: a successor says them, and the parent adds up."""
         total: metrics.Samples = {}
         leaving = self._leaving.is_set()
         for loop in self._loops:
             metrics.add(total, loop.samples(counters_only=leaving))
-        for target in self._targets:
-            metrics.add(total, target.samples())
         return total
-
-    def rejected_samples(self) -> list[dict[str, str]]:
-        """Samples of rejected spans: there are none."""
-        return []
 
     def problems(self) -> list[str]:
         """A line per source whose last scrape failed.  No secrets."""
@@ -278,4 +300,4 @@ async def _set_within(event: asyncio.Event, seconds: float) -> bool:
     return True
 
 
-__all__ = ["Scraper", "SourceLoop"]
+__all__ = ["PointOutlets", "Scraper", "SourceLoop"]

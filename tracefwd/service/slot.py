@@ -1,4 +1,6 @@
-"""One share of the ports: a listening socket of each and whichever worker process serves them now.
+"""One share of the ports, a listening socket of each, and whichever worker process serves them now.
+
+The scraper's slot is one without a port: its process serves nobody, and is kept and exchanged like the others.
 
 A socket belongs to the parent and outlives every worker: connections that wait while a dead worker is
 replaced are served by the next one.  (Closing a socket that somebody waits at resets them.)
@@ -34,18 +36,20 @@ class Slot:
     def __init__(
         self,
         number: int,
-        sock: socket.socket,
+        sock: socket.socket | None,
         settings: Settings,
         tally: Tally,
         *,
         compose: str,
         changed: Callable[[], None],
         line_sock: socket.socket | None = None,
+        name: str = "",
     ) -> None:
-        """``line_sock`` is the one for span lines, if there is a port for them."""
+        """``line_sock`` is the one for span lines, if there is a port for them; ``name`` is what logs call it."""
         self.number = number
+        self.name = name or f"worker {number}"
         self.restarts = 0
-        self._listening = [sock] if line_sock is None else [sock, line_sock]
+        self._listening = [each for each in (sock, line_sock) if each is not None]
         self._settings = settings
         self._tally = tally
         self._compose = compose
@@ -106,7 +110,7 @@ class Slot:
         finally:
             # Nobody watches over workers any more, so none is started.
             self._draining.set()
-            await self._all_gone()
+            await self.gone()
 
     async def exchange(self, settings: Settings) -> None:
         """Put a worker with these settings into the place of the one that serves, and see that one off.
@@ -161,7 +165,7 @@ class Slot:
             try:
                 successor = await self._spawn(settings)
             except OSError as error:
-                raise StartError(f"worker {self.number} could not be started: {error}") from error
+                raise StartError(f"{self.name} could not be started: {error}") from error
             self._others.add(successor)
             listens = await successor.listens()
             if self._draining.is_set():
@@ -169,9 +173,7 @@ class Slot:
             self._others.discard(successor)
             if not listens:
                 cause = successor.ended.result().cause
-                raise StartError(
-                    successor.failure or f"worker {self.number} {cause} while starting"
-                )
+                raise StartError(successor.failure or f"{self.name} {cause} while starting")
             self._settings = settings
             predecessor, self._serving = self._serving, successor
             if predecessor is not None:
@@ -183,12 +185,13 @@ class Slot:
             self._others.discard(predecessor)
             end = predecessor.ended.result()
             if not end.well:
-                LOG.error("worker %d was exchanged and %s", self.number, end.cause)
+                LOG.error("%s was exchanged and %s", self.name, end.cause)
 
     async def _spawn(self, settings: Settings) -> Child:
         self._lives += 1
         child = await start_child(
             Life(self.number, self._lives),
+            self.name,
             self._listening,
             settings,
             self._tally,
@@ -209,9 +212,10 @@ class Slot:
                 await self._exchange(self._settings)
             except StartError as error:
                 # At its end it is replaced like any other, or that fails likewise.
-                LOG.warning("worker %d has no successor yet: %s", self.number, error)
+                LOG.warning("%s has no successor yet: %s", self.name, error)
 
-    async def _all_gone(self) -> None:
+    async def gone(self) -> None:
+        """After ``drain``: wait until the last worker has left."""
         while children := [child for child in self._children() if not child.ended.done()]:
             await asyncio.wait({child.ended for child in children})
         # An exchange that was under way has seen it, too.
@@ -221,7 +225,7 @@ class Slot:
     def _tell_replaced(self, end: End, when: str) -> None:
         self.restarts += 1
         level = logging.WARNING if end.well else logging.ERROR
-        LOG.log(level, "worker %d %s; replaced %s", self.number, end.cause, when)
+        LOG.log(level, "%s %s; replaced %s", self.name, end.cause, when)
 
     def _changed(self) -> None:
         self._news.set()

@@ -1,4 +1,4 @@
-"""The parent process: owns the ports, keeps a worker in every slot, speaks for all of them.
+"""The parent process: owns the ports, keeps a worker in every slot and a scraper beside them, speaks for all.
 
 1. It binds before it starts anything, so a taken port fails once and clearly.
 2. It never touches a span, and its death costs none: a worker that loses its channel drains and leaves.
@@ -27,6 +27,7 @@ from tracefwd.service import logs, reload, sockets, tally
 from tracefwd.service.child import DRAIN_GRACE_S
 from tracefwd.service.slot import Slot
 from tracefwd.service.systemd import Systemd
+from tracefwd.settings import Settings
 
 if TYPE_CHECKING:
     from tracefwd.service.admin import Admin
@@ -36,6 +37,8 @@ LOG = logging.getLogger(__name__)
 
 # What is left to a drain after a second signal.
 HURRY_S = 2.0
+# What the scraper's process is made of.
+_SCRAPER = "tracefwd.service.scraper_parts:compose"
 
 
 class Service:
@@ -58,6 +61,7 @@ class Service:
         self._sockets: list[socket.socket] = []
         self._line_sockets: list[socket.socket] = []
         self._slots: list[Slot] = []
+        self._scraper: Slot | None = None
         self._keepers: list[asyncio.Task[None]] = []
         self._admin: Admin | None = None
         self._changed = asyncio.Event()
@@ -85,15 +89,7 @@ class Service:
         except BaseException:
             await self.stop(0.0)
             raise
-        loops = ", ".join(sorted({slot.loop for slot in self._slots}))
-        LOG.info(
-            "ready: intake %s (workers: %d, on %s)%s, admin %s",
-            self.intake_url,
-            len(self._slots),
-            loops,
-            f", span lines {self.lines_url}" if self.lines_url else "",
-            self.admin_url,
-        )
+        LOG.info("ready: %s", self._ready_parts())
 
     async def failed(self) -> StartError:
         """Wait until a worker's replacement could not start; the service can then only be stopped."""
@@ -111,20 +107,23 @@ class Service:
         change = reload.change(self.loaded, loaded)
         for key in change.kept:
             LOG.warning("%s has changed, which needs a restart; what it was before goes on", key)
-        for number, slot in enumerate(self._slots):
+        scrapes = _scrapes(change.loaded.settings)
+        exchanged = [slot for slot in self._slots if slot is not self._scraper or scrapes]
+        for number, slot in enumerate(exchanged):
             try:
                 await slot.exchange(change.loaded.settings)
             except StartError as error:
                 if not number:
                     raise
                 raise StartError(f"{error} (workers below {number} have it already)") from error
+        await self._fit_scraper(change.loaded.settings)
         if self._draining:
             return
         self.loaded = change.loaded
         self.reloads += 1
         LOG.info(
             "configuration read again, %d workers exchanged; changed: %s",
-            len(self._slots),
+            len(exchanged),
             change.summary,
         )
 
@@ -172,12 +171,17 @@ class Service:
     @property
     def status(self) -> str:
         """One line for people."""
-        return f"intake {self.intake_url}, {len(self._slots)} workers, admin {self.admin_url}"
+        served = f"intake {self.intake_url}, {len(self.workers)} workers, "
+        return f"{served if self.workers else ''}admin {self.admin_url}"
 
     @property
     def ready(self) -> bool:
-        """Whether every worker listens and none is leaving."""
-        return not self._draining and bool(self._slots) and all(slot.ready for slot in self._slots)
+        """Whether every worker listens and none is leaving.
+
+        The scraper counts only where it is alone: without it spans are taken as before.
+        """
+        counted = self.workers or self._slots
+        return not self._draining and bool(counted) and all(slot.ready for slot in counted)
 
     @property
     def draining(self) -> bool:
@@ -185,7 +189,12 @@ class Service:
 
     @property
     def slots(self) -> list[Slot]:
+        """All of them; the scraper's, if there is one, is the last."""
         return self._slots
+
+    @property
+    def workers(self) -> list[Slot]:
+        return [slot for slot in self._slots if slot is not self._scraper]
 
     async def ledger(self) -> dict[str, Any]:
         """The sum over all workers, living and dead; it balances."""
@@ -196,10 +205,12 @@ class Service:
         """Every metric that workers count, and the parent's own."""
         await self._refresh()
         total = self._tally.samples()
-        states = tally.by_state(self._tally.ledger())  # type: ignore[arg-type]
+        whole = self._tally.ledger()
+        states, points = tally.by_state(whole), tally.by_state(whole["points"])  # type: ignore[arg-type]
         own: metrics.Samples = {
             "tracefwd_ledger_spans": {(state,): states[state] for state in tally.STATES},
-            "tracefwd_workers": {(): sum(slot.ready and not slot.stale for slot in self._slots)},
+            "tracefwd_ledger_points": {(state,): points[state] for state in tally.STATES},
+            "tracefwd_workers": {(): sum(slot.ready and not slot.stale for slot in self.workers)},
             "tracefwd_worker_restarts_total": {(): sum(slot.restarts for slot in self._slots)},
             "tracefwd_config_reloads_total": {
                 ("applied",): self.reloads,
@@ -214,26 +225,17 @@ class Service:
         await self._refresh(rejected=True)
         return self._tally.rejected_samples()
 
-    def problems(self) -> dict[int, list[str]]:
-        """What workers say is wrong outside, by slot, as of their last snapshot."""
-        return {slot.number: slot.problems for slot in self._slots}
+    def problems(self) -> dict[str, list[str]]:
+        """What workers say is wrong outside, by name, as of their last snapshot."""
+        return {slot.name: slot.problems for slot in self._slots}
 
     async def _open(self) -> None:
         from tracefwd.service.admin import Admin
 
         settings = self.loaded.settings
-        count = settings.service.workers
-        receiver = settings.receiver
-        self._sockets = sockets.listen_shared(
-            receiver.listen, "receiver.listen", flag="--listen", count=count
-        )
-        if receiver.trace_listen:
-            self._line_sockets = sockets.listen_shared(
-                receiver.trace_listen, "receiver.trace_listen", flag="--trace-listen", count=count
-            )
-            self.lines_url = sockets.url(self._line_sockets[0])
+        if settings.service.only != "metrics":
+            self._listen(settings)
         admin_socket = sockets.listen(settings.admin.listen, "admin.listen", flag="--admin")
-        self.intake_url = sockets.url(self._sockets[0])
         self.admin_url = sockets.url(admin_socket)
         self._admin = Admin(self)
         await self._admin.start(admin_socket)
@@ -247,17 +249,70 @@ class Service:
                 changed=self._changed.set,
                 line_sock=self._line_sockets[number] if self._line_sockets else None,
             )
-            self._slots.append(slot)
-            keeper = asyncio.create_task(slot.keep(), name=f"slot {number}")
-            keeper.add_done_callback(self._kept)
-            self._keepers.append(keeper)
+            self._keep(slot)
+        if _scrapes(settings):
+            self._start_scraper(settings)
+
+    def _listen(self, settings: Settings) -> None:
+        receiver, count = settings.receiver, settings.service.workers
+        self._sockets = sockets.listen_shared(
+            receiver.listen, "receiver.listen", flag="--listen", count=count
+        )
+        if receiver.trace_listen:
+            self._line_sockets = sockets.listen_shared(
+                receiver.trace_listen, "receiver.trace_listen", flag="--trace-listen", count=count
+            )
+            self.lines_url = sockets.url(self._line_sockets[0])
+        self.intake_url = sockets.url(self._sockets[0])
+
+    def _keep(self, slot: Slot) -> None:
+        self._slots.append(slot)
+        keeper = asyncio.create_task(slot.keep(), name=slot.name)
+        keeper.add_done_callback(self._kept)
+        self._keepers.append(keeper)
+
+    def _start_scraper(self, settings: Settings) -> None:
+        self._scraper = Slot(
+            # Above every worker's, so that the tally tells them apart.
+            settings.service.workers,
+            None,
+            settings,
+            self._tally,
+            compose=_SCRAPER,
+            changed=self._changed.set,
+            name="scraper",
+        )
+        self._keep(self._scraper)
+
+    async def _fit_scraper(self, settings: Settings) -> None:
+        """After a reload: sources came where there were none, or the last one is gone."""
+        if self._draining or _scrapes(settings) == (self._scraper is not None):
+            return
+        if self._scraper is None:
+            self._start_scraper(settings)
+            return
+        scraper, self._scraper = self._scraper, None
+        scraper.drain(settings.service.drain_timeout)
+        await scraper.gone()
+        self._slots.remove(scraper)
+
+    def _ready_parts(self) -> str:
+        loops = ", ".join(sorted({slot.loop for slot in self._slots}))
+        parts = []
+        if self.workers:
+            parts.append(f"intake {self.intake_url} (workers: {len(self.workers)}, on {loops})")
+        if self.lines_url:
+            parts.append(f"span lines {self.lines_url}")
+        if self._scraper is not None:
+            parts.append(f"scraping {len(self.loaded.settings.prometheus_sources)} sources")
+        return ", ".join([*parts, f"admin {self.admin_url}"])
 
     async def _refresh(self, *, rejected: bool = False) -> None:
         """Renew every worker's snapshot; one that does not answer within a second keeps its last."""
         await asyncio.gather(*(slot.ask(rejected=rejected) for slot in self._slots))
 
     async def _all_listen(self) -> None:
-        while not self.ready:
+        while not (self.ready and all(slot.ready for slot in self._slots)):
             if self._failure is not None:
                 raise self._failure
             self._changed.clear()
@@ -282,6 +337,10 @@ class Service:
             error = StartError(f"{keeper.get_name()} failed: {type(error).__name__}")
         self._failure = self._failure or error
         self._changed.set()
+
+
+def _scrapes(settings: Settings) -> bool:
+    return bool(settings.prometheus_sources) and settings.service.only != "spans"
 
 
 def run(loaded: "Loaded", reread: Callable[[], "Loaded"] | None = None) -> int:

@@ -1,10 +1,10 @@
 """One worker process: where the rooms meet.
 
-It is a fresh interpreter (``python -m tracefwd.service.worker LISTEN_FD[,LINES_FD] CONTROL_FD``) that borrows its
-slot's listening sockets from the parent and shares nothing with its siblings.  Three tasks are its whole
-concurrency story, beside those that each target has for itself:
+It is a fresh interpreter (``python -m tracefwd.service.worker [LISTEN_FD[,LINES_FD]] CONTROL_FD``, the first one ""
+for the scraper) that borrows its slot's listening sockets from the parent and shares nothing with its siblings.
+Three tasks are its whole concurrency story, beside those that each target and each scraped source has for itself:
 
-* ``receiver`` takes requests until it is time to leave,
+* ``receiver`` takes requests (or scrapes) until it is time to leave,
 * ``ticker`` drains RED and heartbeats at every whole ``red.interval`` of the wall clock,
 * ``control`` sends the parent a snapshot each second.
 
@@ -30,7 +30,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -49,7 +49,10 @@ from tracefwd.service.control import (
     Snapshot,
     Start,
 )
-from tracefwd.settings import Settings
+from tracefwd.settings import Settings, TargetSettings
+
+if TYPE_CHECKING:
+    from tracefwd.exporter.target import Target
 
 LOG = logging.getLogger(__name__)
 
@@ -82,6 +85,17 @@ class ReceiverPart(Protocol):
     def samples(self) -> metrics.Samples: ...
 
 
+class ScraperPart(Protocol):
+    """What the worker needs of ``scraper.Scraper``: a receiver that goes and asks."""
+
+    def start(self) -> None: ...
+    def drain(self) -> None: ...
+    def leave_port(self) -> None: ...
+    async def stop(self, linger_s: float) -> None: ...
+    def samples(self) -> metrics.Samples: ...
+    def problems(self) -> list[str]: ...
+
+
 class TargetPart(Protocol):
     """What the worker needs of ``exporter.target.Target``."""
 
@@ -104,35 +118,41 @@ class JournalPart(Protocol):
 
 @dataclass
 class Parts:
-    """What a worker is made of; ``line_port`` takes span lines, if it is to.  Without ``journal`` a crash costs all."""
+    """What a worker is made of; ``line_port`` takes span lines, if it is to.  Without ``journal`` a crash costs all.
+
+    The scraper's process has a ``scraper`` and no ``receiver``.
+    """
 
     pipeline: PipelinePart
-    receiver: ReceiverPart
+    receiver: ReceiverPart | None
     targets: Sequence[TargetPart]
     each_second: Callable[[], None] = lambda: None
     """Small chores that need no task of their own, such as a look at the rules file."""
     line_port: ReceiverPart | None = None
     journal: JournalPart | None = None
+    scraper: ScraperPart | None = None
 
     @property
-    def receivers(self) -> list[ReceiverPart]:
-        return [self.receiver] if self.line_port is None else [self.receiver, self.line_port]
+    def receivers(self) -> list[ReceiverPart | ScraperPart]:
+        parts = (self.receiver, self.line_port, self.scraper)
+        return [part for part in parts if part is not None]
+
+    def problems(self) -> list[str]:
+        """What is wrong outside."""
+        found = [problem for target in self.targets for problem in target.problems()]
+        return found if self.scraper is None else [*self.scraper.problems(), *found]
 
 
 Compose = Callable[[Settings], Parts]
 
 
-def compose(settings: Settings) -> Parts:
-    """The real parts."""
-    from tracefwd.compose import make_pipeline
+def make_targets(settings: Settings) -> "list[tuple[TargetSettings, Target]]":
+    """Every target but the failovers, which are their primary's."""
     from tracefwd.exporter.target import Target
-    from tracefwd.receiver.http import HttpReceiver
-    from tracefwd.receiver.line_port import LinePort
-    from tracefwd.service.rules_watch import RulesWatch
 
     exporter = settings.exporter
     failovers = [target for target in exporter.targets if target.role == "failover"]
-    targets = [
+    return [
         (
             target,
             Target(
@@ -146,6 +166,16 @@ def compose(settings: Settings) -> Parts:
         for target in exporter.targets
         if target.role != "failover"
     ]
+
+
+def compose(settings: Settings) -> Parts:
+    """The real parts."""
+    from tracefwd.compose import make_pipeline
+    from tracefwd.receiver.http import HttpReceiver
+    from tracefwd.receiver.line_port import LinePort
+    from tracefwd.service.rules_watch import RulesWatch
+
+    targets = make_targets(settings)
     pipeline = make_pipeline(settings, targets, now_us=lambda: time.time_ns() // 1_000)
     receiver = HttpReceiver(
         settings.receiver, pipeline.ingest, seed=_seed(), exact=settings.mapping.exact
@@ -161,7 +191,10 @@ class Worker:
     """The life of one worker from its first message to its exit code."""
 
     def __init__(
-        self, sock: socket.socket, build: Compose, line_sock: socket.socket | None = None
+        self,
+        sock: socket.socket | None,
+        build: Compose,
+        line_sock: socket.socket | None = None,
     ) -> None:
         self._sock = sock
         self._line_sock = line_sock
@@ -225,9 +258,12 @@ class Worker:
             await target.start()
         if parts.journal is not None:
             await self._recover(parts, parts.journal)
-        await parts.receiver.start(self._sock)
+        if parts.receiver is not None and self._sock is not None:
+            await parts.receiver.start(self._sock)
         if parts.line_port is not None and self._line_sock is not None:
             await parts.line_port.start(self._line_sock)
+        if parts.scraper is not None:
+            parts.scraper.start()
         self._parts = parts
         # In this order, so that of a worker that is ready there is always a snapshot.
         self._channel.send(self._snapshot(parts))
@@ -350,7 +386,7 @@ class Worker:
                 for name, series in samples.items()
                 for labels, value in series.items()
             ],
-            problems=[problem for target in parts.targets for problem in target.problems()],
+            problems=parts.problems(),
             id=0 if ask is None else ask.id,
             durable=parts.journal is not None,
             inherited={} if parts.journal is None else parts.journal.inherited(),
@@ -458,11 +494,12 @@ async def _run(arguments: Sequence[str]) -> int:
     with ExitStack() as stack:
         borrowed = [
             stack.enter_context(socket.socket(fileno=int(number)))
-            for number in listen_fds.split(",")
+            for number in filter(None, listen_fds.split(","))
         ]
         for sock in borrowed:
             sock.setblocking(False)
-        worker = Worker(borrowed[0], _prepared(build), *borrowed[1:])
+        ports: list[socket.socket | None] = [*borrowed, None, None]
+        worker = Worker(ports[0], _prepared(build), ports[1])
         asyncio.get_running_loop().add_signal_handler(
             signal.SIGTERM, lambda: worker.leave(reason="SIGTERM")
         )

@@ -1,0 +1,41 @@
+"""What the scraper's process is made of: ``worker.py`` runs ``compose`` there instead of its own.
+
+Targets are the workers' (lanes, queues, failovers and all), with accounts of this process.
+"""
+
+from random import Random
+
+from tracefwd.compose import load_point_rules
+from tracefwd.metricspath.translate import Translation
+from tracefwd.processor.ruled_points import RuledPoints
+from tracefwd.service.rules_watch import RulesWatch
+from tracefwd.service.scrape_client import ScrapeClient
+from tracefwd.service.scraper import PointOutlets, Scraper, SourceLoop
+from tracefwd.service.worker import Parts, make_targets
+from tracefwd.settings import Settings
+
+
+def compose(settings: Settings) -> Parts:
+    targets = [target for _, target in make_targets(settings)]
+    rules = load_point_rules(settings)
+    ruled = None if rules is None else RuledPoints(rules, settings.metrics.tags_max)
+    outlets = PointOutlets(targets, ruled)
+    # Jitter, no secrets.
+    random = Random()  # noqa: S311
+    loops = [
+        SourceLoop(
+            source,
+            Translation(source, settings.metrics),
+            ScrapeClient(source, body_bytes_max=settings.metrics.body_bytes_max),
+            outlets.offer,
+            random=random,
+        )
+        for source in settings.prometheus_sources
+    ]
+    return Parts(
+        pipeline=outlets,
+        receiver=None,
+        targets=targets,
+        each_second=RulesWatch(settings, ruled, load_point_rules).check,
+        scraper=Scraper(loops),
+    )
