@@ -39,6 +39,19 @@ REJECTS_PER_BODY_MAX = 1_000
 # per byte of text; Envoy's spans are 1 KiB, and a larger well-formed one takes the strict way.
 LENIENT_SPAN_BYTES_MAX = 2**20
 
+# --- metrics path ----------------------------------------------------------------------------
+# A longer line of an exposition is skipped.  Istio's widest are 1.4 kB; the collector's own reader ends at this.
+EXPOSITION_LINE_BYTES_MAX = 65_535
+# Points of one family that are held for finding duplicates; a larger family is sent in parts.  About 1 kB each.
+FAMILY_POINTS_MAX = 20_000
+# Characters in the table from label text to rendered tags, and in its entries: 16 MiB hold 25,000 aggregated series.
+# A full table is emptied: reading labels anew costs ten microseconds a series.
+BLOCK_MEMO_CHARS_MAX = 16 * 2**20
+# Names that are told apart in the report of what came and was not sent.
+REPORTED_NAMES_MAX = 1_000
+# The backend's own limit on a point tag's key.
+POINT_TAG_KEY_LENGTH_MAX = 64
+
 # --- closed sets: label values must be bounded ------------------------------------------------
 REJECT_REASONS = frozenset(
     {
@@ -80,5 +93,37 @@ REPAIR_KINDS = frozenset(
         "tag_budget",  # a tag left out because 50 are taken (tags)
         "name_capped",  # operation beyond the cap, sent as _other
         "url_masked",
+        "control_character",  # in a point tag, replaced by a blank
+    }
+)
+SAMPLE_DROP_REASONS = frozenset(
+    {
+        "name_not_allowed",  # matches nothing of metricAllowList
+        "name_denied",  # matches metricDenyList
+        "tag_not_allowed",  # has no tag that metricTagAllowList wants
+        "tag_denied",  # has a tag that metricTagDenyList names
+        "nan",  # no number: a quantile without observations
+        "infinite",  # Wavefront cannot hold it
+        "too_old",  # its exposed time is older than metrics.age_max
+        "ahead",  # its exposed time is later than metrics.ahead_max from now
+        "duplicate",  # the same series twice in one family; the newest is sent
+        "collided",  # another series that had the same tags left after cleaning and budget
+        "name_too_long",  # more than Wavefront takes
+        "merged",  # became part of a distribution or of a delta counter
+        "first_seen",  # a delta counter's first value: nothing to subtract it from
+        "not_per_pod",  # under deltas.names, but not the series of a single pod
+        "series_max",  # more series than can be remembered for differences
+    }
+)
+BAD_LINE_REASONS = frozenset(
+    {
+        "name",  # does not begin with a metric's name
+        "labels",  # not a list of labels, or a label twice
+        "value",  # no number
+        "timestamp",  # no timestamp, or more behind it
+        "type",  # a TYPE line that is unknown or came too late
+        "encoding",  # not UTF-8
+        "too_long",  # above 65,535 bytes
+        "cut_off",  # the last line of a body that ended early
     }
 )

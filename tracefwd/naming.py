@@ -1,7 +1,8 @@
 """Wavefront's rules on names, shared by everybody who must foresee what a line may hold.
 
 Pure, and the same rules as the Java proxy's and SDK's sanitisers (lengths count UTF-16 units there, so
-they do here).  What is written where, and with which quotes, is ``exporter/lines.py``'s affair alone.
+they do here).  What is written where is the affair of ``exporter/lines.py`` and, for scraped points, of
+``metricspath/points.py``.
 """
 
 import re
@@ -73,3 +74,10 @@ def guard_end(text: str) -> str:
     One full stop is added after the last backslash; nothing is taken away.
     """
     return text + "." if text.endswith("\\") else text
+
+
+def quoted(text: str) -> str:
+    """``text`` as it stands between quotes: Wavefront's parsers know these two escapes and no other."""
+    if '"' in text or "\n" in text:
+        return text.replace('"', '\\"').replace("\n", "\\n")
+    return text

@@ -462,6 +462,29 @@ class CollectionSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DeltaSettings:
+    names: list[str] = option(
+        [],
+        "Globs over final names: these cumulative counters are sent as delta counters (∆name), what came since the last scrape; only for series of single pods.",
+    )
+    without: list[str] = option(
+        [
+            "instance",
+            "pod",
+            "kubernetes_pod_name",
+            "pod_template_hash",
+        ],
+        "Labels that tell pods apart: differences are taken for each series, then summed over these labels.",
+    )
+    series_max: int = option(
+        50_000, "Series remembered for their next difference; further ones are dropped and counted."
+    )
+    expiry: float = option(
+        3600.0, "A series not seen for this long is forgotten.", unit="duration"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class PrometheusSourceSettings:
     url: str = option(
         "",
@@ -479,6 +502,7 @@ class PrometheusSourceSettings:
     convertHistograms: bool = option(
         False, "Typed histograms become Wavefront distributions of what came since the last scrape."
     )
+    deltas: DeltaSettings = section(DeltaSettings, "Cumulative counters as delta counters.")
     httpConfig: HttpConfigSettings = section(HttpConfigSettings, "How it is asked.")
     collection: CollectionSettings = section(CollectionSettings, "When it is asked.")
 
@@ -494,6 +518,16 @@ class MetricsSettings:
         "k8s-cluster", "The point tag cluster of every point; dashboards select by it."
     )
     source: str = option("prom_source", "Wavefront source of points whose source gives none.")
+    prefix: str = option("", "Stands before every name with a dot; filters see names without it.")
+    tags: dict[str, str] = option(
+        {}, "Tags of every point instead of labels of the same name; an empty one takes it off."
+    )
+    filters: FilterSettings = section(
+        FilterSettings, "Which points and tags are sent, after each source's own filters."
+    )
+    omit_bucket_suffix: bool = option(
+        False, "Buckets of typed histograms are called as their histogram, without .bucket."
+    )
     untyped: bool = option(
         False,
         "Translate typed families as if they were untyped (name.value), as they come through federation: a direct scrape then gives the names of the dashboards.",
@@ -584,6 +618,7 @@ __all__ = [
     "AdminSettings",
     "BasicAuthSettings",
     "CollectionSettings",
+    "DeltaSettings",
     "ErrorSettings",
     "ExporterSettings",
     "IntakeTlsSettings",

@@ -4,20 +4,21 @@
 
 ``translate.py`` is the room's pure face::
 
-    translation = Translation(source, metrics)     # one per source, lives as long as its settings; ConfigError for bad globs
-    scrape = translation.begin(now_s)              # one per body; now_s: epoch seconds, float
-    payloads = scrape.feed(chunk)                  # any number of times; inflated bytes, cut anywhere
-    payloads = scrape.finish(complete=True)        # once; complete=False: the body ended early
-    scrape.counts                                  # Counts: samples, points, bytes, families, dropped, bad_lines, tags_dropped
-    scrape.truncated                               # finish(complete=False) threw away a last, unended line
-    translation.report()                           # Report: allow-listed but never seen, came but dropped
+    translation = Translation(source, metrics)  # one per source, for as long as its settings; ConfigError
+    scrape = translation.begin(now_s, content_type)  # one per body; epoch seconds
+    payloads = scrape.feed(chunk)  # any number of times; inflated bytes, cut anywhere
+    payloads = scrape.finish(complete=True)  # once; False: the body ended early
+    scrape.counts  # Counts: bytes, samples, points, families, dropped, bad_lines, repairs, ...
+    scrape.truncated  # the body's last line was thrown away
+    scrape.has_ended  # False: an OpenMetrics body without its # EOF, which ended early whatever HTTP says
+    translation.report()  # Report: allow-listed but never seen, came but not sent
 
-``feed`` and ``finish`` return ``list[Payload]`` of ``Signal.POINTS`` (and ``Signal.DISTRIBUTIONS`` with
-``convertHistograms``), each at most about 256 KiB, ready to offer.  They never raise for what a body holds.  A scrape that
-is given up is just forgotten; state that outlives a scrape (delta counters) changes in ``finish`` alone.
+``feed`` and ``finish`` return ``list[Payload]`` of ``Signal.POINTS`` (and, with ``convertHistograms``, of
+``Signal.DISTRIBUTIONS``), mostly of 256 KiB, ready to offer.  They never raise for what a body holds.  After a failure
+in the middle call ``finish(complete=False)``; a scrape that is just forgotten loses what it has not handed out.
 
-``counts.dropped`` and ``counts.bad_lines`` are by reason (``limits.SAMPLE_DROP_REASONS``, ``limits.BAD_LINE_REASONS``);
-``counts.samples == counts.points + sum(dropped.values()) + held back for differences``, bad lines are not samples.
+``counts.dropped``, ``bad_lines`` and ``repairs`` are by reason (``limits.SAMPLE_DROP_REASONS``, ``BAD_LINE_REASONS``,
+``REPAIR_KINDS``); ``samples + added == points + sum(dropped.values())``; bad lines are not samples.
 
 All here but the scraper is pure: no socket, clock, randomness or logging.
 """

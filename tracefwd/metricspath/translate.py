@@ -1,0 +1,431 @@
+"""From chunks of an exposition to payloads of point lines: the hot path of the metrics room.
+
+A run of lines with one name is judged once.  If the name is filtered, its lines are counted and not read.  Else a
+line is ``name{block} value stamp``: the block of labels is looked up as text (blocks repeat over families and scrapes),
+value and timestamp are short texts that repeat, too.  What is not found or does not look like this is read by
+``parser.py``.
+
+A ``Translation`` lasts as long as its source's settings and holds all memo tables; a ``Scrape`` is one body.  Pure.
+"""
+
+import math
+from collections.abc import Sequence
+
+from tracefwd.errors import ConfigError
+from tracefwd.limits import BLOCK_MEMO_CHARS_MAX, MEMO_ENTRIES_MAX
+from tracefwd.metricspath import deltas, filters, go_numbers
+from tracefwd.metricspath.collector import CollectorTags
+from tracefwd.metricspath.filters import Filter
+from tracefwd.metricspath.histograms import Distributions, Family, Group
+from tracefwd.metricspath.names import FamilyReader, NamePlan, Names
+from tracefwd.metricspath.parser import (
+    NAME,
+    LineError,
+    LineSplitter,
+    Sample,
+    read_comment,
+    read_labels,
+    read_sample,
+    write_labels,
+)
+from tracefwd.metricspath.points import Counts, PointBuffer, count
+from tracefwd.metricspath.report import Report, Watch
+from tracefwd.metricspath.tags import Rendered, TagRules
+from tracefwd.model import Payload, Signal
+from tracefwd.settings import MetricsSettings, PrometheusSourceSettings
+
+_OPENMETRICS = "openmetrics"
+# A block that is no list of labels; its lines are read one by one, which finds the reason.
+_ODD = Rendered("", "labels")
+# What may stand right behind a label's closing quote, but not in front of a value's first character.
+_NOT_A_VALUE = ("", '"', ",", "}", " ", "\t")
+
+
+def check(source: PrometheusSourceSettings, where: str) -> list[str]:
+    """One sentence for each thing in ``source`` that no translation can be made of; empty if one can."""
+    return [*filters.check(source.filters, f"{where}.filters"), *deltas.check(source, where)]
+
+
+class Translation:
+    """One source's way to points.  Raises ``ConfigError`` if a glob cannot be used or deltas would be wrong."""
+
+    def __init__(
+        self, source: PrometheusSourceSettings, metrics: MetricsSettings, where: str = "source"
+    ) -> None:
+        bad = deltas.check(source, where)
+        if bad:
+            raise ConfigError(bad)
+        self.is_collector = metrics.mode == "collector"
+        self.metrics = metrics
+        both = (
+            Filter(source.filters, f"{where}.filters"),
+            Filter(metrics.filters, "metrics.filters"),
+        )
+        self.rules = (CollectorTags if self.is_collector else TagRules)(source, metrics, both)
+        self.watch = Watch((source.filters, metrics.filters))
+        self.names = Names(
+            source,
+            metrics,
+            lambda name: next(filter(None, (f.judge_name(name) for f in both)), ""),
+            self.watch.seen,
+        )
+        self.denied = tuple(f',{key}="' for key in both[0].denied_keys)
+        self.deltas = deltas.Deltas(source.deltas, self.rules)
+        self.distributions = Distributions(is_collector=self.is_collector)
+        self.converts = source.convertHistograms
+        self.values: dict[str, str] = {}
+        # By the label whose number is printed anew, or "".
+        self.blocks: dict[str, dict[str, str | Rendered]] = {"": {}, "le": {}, "quantile": {}}
+        self._block_chars = 0
+
+    def begin(self, now_s: float, content_type: str = "") -> "Scrape":
+        """A body that is scraped at ``now_s`` (epoch seconds); its content type tells OpenMetrics from text 0.0.4."""
+        return Scrape(self, now_s, is_openmetrics=_OPENMETRICS in content_type)
+
+    def report(self) -> Report:
+        return self.watch.report()
+
+    def learn(self, block: str, label: str) -> str | Rendered:
+        """The end of the line for a block of labels, remembered."""
+        labels = read_labels(block)
+        if labels is not None and label and label in labels:
+            bound = go_numbers.parse(labels[label])
+            labels = None if bound is None else {**labels, label: go_numbers.shortest(bound)}
+        elif labels is not None and label:
+            labels = None
+        end = _ODD if labels is None else self.rules.render(labels)
+        table = self.blocks[label]
+        self._block_chars += len(block) + (len(end) if isinstance(end, str) else len(end.text))
+        if self._block_chars > BLOCK_MEMO_CHARS_MAX:
+            for each in self.blocks.values():
+                each.clear()
+            self._block_chars = 0
+        table[block] = end
+        return end
+
+    def value(self, text: str) -> str:
+        """A sample's value as it is written: "" if it is none, ``!REASON`` if it is not sent."""
+        number = go_numbers.parse(text)
+        if number is None:
+            return ""
+        if math.isnan(number):
+            shown = "!nan"
+        elif math.isinf(number) and not self.is_collector:
+            shown = "!infinite"
+        else:
+            shown = go_numbers.plain(number)
+        if len(self.values) >= MEMO_ENTRIES_MAX:
+            self.values.clear()
+        self.values[text] = shown
+        return shown
+
+
+class Scrape:
+    """One body.  ``counts`` may be read at any time; ``truncated``: the body's last line was thrown away."""
+
+    def __init__(self, translation: Translation, now_s: float, *, is_openmetrics: bool) -> None:
+        self.counts = Counts()
+        self.truncated = False
+        self._own = translation
+        self._now_s = now_s
+        self._is_openmetrics = is_openmetrics
+        self._is_collector = translation.is_collector
+        metrics = translation.metrics
+        self._honors = metrics.honor_timestamps and not self._is_collector
+        self._oldest_s = now_s - metrics.age_max if metrics.age_max else -math.inf
+        self._latest_s = now_s + metrics.ahead_max if metrics.ahead_max else math.inf
+        self._splitter = LineSplitter()
+        self._families = FamilyReader(translation.names, is_openmetrics=is_openmetrics)
+        self._points = PointBuffer(self.counts, finds_duplicates=not self._is_collector)
+        self._stamps: dict[str, str] = {}
+        self._family = ""
+        self._grouped: dict[str, Family] = {}
+        self._distributions: list[str] = []
+        self._deltas = translation.deltas.begin()
+        self._has_ended = False
+
+    def feed(self, chunk: bytes) -> list[Payload]:
+        """Take some of the inflated body."""
+        self.counts.bytes += len(chunk)
+        for lines in self._splitter.feed(chunk):
+            self._read(lines)
+        return self._points.take()
+
+    def finish(self, complete: bool) -> list[Payload]:
+        """The body has ended, as it should (``complete``) or early; call it once, also after a failure."""
+        self._read(self._splitter.finish(complete=complete))
+        self.truncated = "cut_off" in self._splitter.bad
+        for reason, number in self._splitter.bad.items():
+            count(self.counts.bad_lines, reason, number)
+        self._end_grouped()
+        self._points.end_family()
+        lines = self._deltas.finish(self._now_s, complete=complete)
+        if lines:
+            self._points.add_text("".join(lines), len(lines))
+            self.counts.delta_points += len(lines)
+        self._points.cut()
+        payloads = self._points.take()
+        if self._distributions:
+            data = "".join(self._distributions).encode("utf-8", "replace")
+            payloads.append(Payload(Signal.DISTRIBUTIONS, data, len(self._distributions)))
+        return payloads
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether an OpenMetrics body has had its ``# EOF``; a text body has no such mark."""
+        return self._has_ended or not self._is_openmetrics
+
+    # Runs of lines
+
+    def _read(self, lines: Sequence[str]) -> None:
+        at, end = 0, len(lines)
+        known = self._families.known
+        while at < end:
+            line = lines[at]
+            name, brace, _ = line.partition("{")
+            plan = known.get(name) if brace else None
+            if plan is None and brace and NAME.fullmatch(name):
+                plan = self._families.plan(name)
+            if plan is None or plan.is_grouped or plan.is_delta:
+                at += 1
+                self._read_line(line)
+                continue
+            if plan.family != self._family:
+                self._begin_family(plan)
+            head = f"{name}{{"
+            if plan.reason:
+                first = at
+                while at < end and lines[at].startswith(head):
+                    at += 1
+                self.counts.samples += at - first
+                self._lose(plan, plan.reason, at - first)
+            else:
+                at = self._read_run(lines, at, head, plan)
+
+    def _read_run(self, lines: Sequence[str], at: int, head: str, plan: NamePlan) -> int:
+        """Lines of one name that is sent; returns where the run ends."""
+        own, skip, stop, first = self._own, len(head), len(lines), at
+        blocks, values, stamps, denied = (
+            own.blocks[plan.label],
+            own.values,
+            self._stamps,
+            own.denied,
+        )
+        rows = self._points.rows(plan)
+        push = rows.append
+        odd: list[str] = []
+        while at < stop:
+            line = lines[at]
+            if not line.startswith(head):
+                break
+            at += 1
+            block, _, tail = line[skip:].rpartition("} ")
+            if denied and _is_denied(block, denied):
+                self._lose(plan, "tag_denied")
+                continue
+            value, _, stamp = tail.partition(" ")
+            end = blocks.get(block) or own.learn(block, plan.label)
+            shown = values.get(value) or own.value(value)
+            when = stamps.get(stamp) or self._stamp(stamp)
+            if type(end) is str and shown and shown[0] != "!" and when and when[0] != "!":
+                push((end, shown, when, stamp, block))
+            elif not self._push_odd(plan, (end, shown, when, stamp, block)):
+                odd.append(line)
+        self.counts.samples += at - first - len(odd)
+        for line in odd:
+            self._read_line(line)
+        if self._points.is_full():
+            self._points.end_family()
+        return at
+
+    def _push_odd(self, plan: NamePlan, row: tuple[str | Rendered, str, str, str, str]) -> bool:
+        """A line that was taken apart but is not just written; False if it must be read again."""
+        end, shown, when, stamp, block = row
+        if end is _ODD or not shown or not when:
+            return False
+        reason = end.reason if isinstance(end, Rendered) else ""
+        reason = reason or (shown[1:] if shown[0] == "!" else "")
+        reason = reason or (when[1:] if when[0] == "!" else "")
+        if reason:
+            self._lose(plan, reason)
+            return True
+        if isinstance(end, Rendered):
+            for kind, number in (end.repairs or {}).items():
+                count(self.counts.repairs, kind, number)
+            end = end.text
+        self._points.rows(plan).append((end, shown, when, stamp, block))
+        return True
+
+    # Single lines
+
+    def _read_line(self, line: str) -> None:
+        """Any line, thoroughly."""
+        if not line or line.isspace():
+            return
+        comment = read_comment(line)
+        if comment is not None:
+            if self._families.begins(comment, is_indented=line[0] != "#"):
+                self._end_grouped()
+            self._has_ended = comment.keyword == "EOF"
+            bad = self._families.comment(comment, is_indented=line[0] != "#")
+            if bad:
+                count(self.counts.bad_lines, bad)
+            return
+        try:
+            self._take(read_sample(line, lenient=self._is_collector))
+        except LineError as bad_line:
+            count(self.counts.bad_lines, bad_line.reason)
+
+    def _take(self, sample: Sample) -> None:
+        """Raises ``LineError``."""
+        plan, labels = self._families.plan(sample.name), sample.labels
+        if plan.part == "quantile" and "quantile" not in labels and not plan.is_grouped:
+            plan = self._families.value_plan(sample.name)
+        if plan.is_grouped:
+            self._group(plan, sample)
+            return
+        if plan.family != self._family:
+            self._begin_family(plan)
+        if plan.reason:
+            self.counts.samples += 1
+            self._lose(plan, plan.reason)
+            return
+        block = write_labels(labels)
+        end = self._own.blocks[plan.label].get(block) or self._own.learn(block, plan.label)
+        if end is _ODD:
+            raise LineError("labels")
+        when = self._stamps.get(sample.stamp) or self._stamp(sample.stamp)
+        if not when:
+            raise LineError("timestamp")
+        self.counts.samples += 1
+        row = (end, self._own.value(sample.value), when, sample.stamp, block)
+        if plan.is_delta and not (isinstance(end, Rendered) and end.reason):
+            self._take_delta(plan, labels, row)
+        else:
+            self._push_odd(plan, row)
+
+    def _take_delta(
+        self, plan: NamePlan, labels: dict[str, str], row: tuple[str | Rendered, str, str, str, str]
+    ) -> None:
+        _, shown, when, _, _ = row
+        if shown[0] == "!" or when[0] == "!":
+            self._push_odd(plan, row)
+            return
+        if plan.label:
+            bound = go_numbers.parse(labels[plan.label])
+            assert bound is not None, "the block was read before"
+            labels = {**labels, plan.label: go_numbers.shortest(bound)}
+        self._lose(plan, self._deltas.add(plan.wire, labels, float(shown)))
+
+    def _stamp(self, text: str) -> str:
+        """A timestamp as whole seconds: "" if it is none, ``!REASON`` if its sample is not sent."""
+        if not text or self._is_collector:
+            return str(int(self._now_s))
+        exact = go_numbers.parse(text) if self._is_openmetrics else go_numbers.parse_int64(text)
+        if exact is None or not math.isfinite(exact):
+            return ""
+        seconds = exact if self._is_openmetrics else exact / 1000
+        if not self._honors:
+            shown = str(int(self._now_s))
+        elif seconds < self._oldest_s:
+            shown = "!too_old"
+        elif seconds > self._latest_s:
+            shown = "!ahead"
+        else:
+            shown = str(math.floor(seconds))
+        if len(self._stamps) >= MEMO_ENTRIES_MAX:
+            self._stamps.clear()
+        self._stamps[text] = shown
+        return shown
+
+    # Families
+
+    def _begin_family(self, plan: NamePlan) -> None:
+        self._points.end_family()
+        self._family = plan.family
+        self.counts.families += 1
+
+    def _lose(self, plan: NamePlan, reason: str, number: int = 1) -> None:
+        count(self.counts.dropped, reason, number)
+        self._own.watch.lost(plan.final, reason, number)
+
+    def _group(self, plan: NamePlan, sample: Sample) -> None:
+        family = self._grouped.get(plan.family)
+        if family is None:
+            self.counts.families += 1
+            family = self._grouped[plan.family] = Family(plan)
+        value = go_numbers.parse(sample.value)
+        assert value is not None, "read_sample has looked at it"
+        if not family.add(plan, sample.labels, value):
+            raise LineError("labels")
+        self.counts.samples += 1
+        if family.is_full():
+            self._send_groups(family, family.take_all_but_last())
+
+    def _end_grouped(self) -> None:
+        for family in self._grouped.values():
+            self._send_groups(family, family.take_all())
+        self._grouped.clear()
+
+    def _send_groups(self, family: Family, groups: Sequence[Group]) -> None:
+        names, counts = self._own.names, self.counts
+        for group in groups:
+            if family.kind == "histogram" and self._own.converts:
+                self._send_distribution(names.plan("histogram", family.name, "none"), group)
+                continue
+            parts = group.parts()
+            counts.added += max(0, len(parts) - group.samples)
+            if len(parts) < group.samples:
+                plan = names.plan(family.kind, family.name, "count")
+                self._lose(plan, "merged", group.samples - len(parts))
+            for part, labels, value in parts:
+                plan = names.plan(family.kind, family.name, part)
+                end = plan.reason or self._own.rules.render(labels)
+                self._send(plan, end, value, write_labels(labels))
+        self._points.end_family()
+
+    def _send(self, plan: NamePlan, end: str | Rendered, value: str, block: str) -> None:
+        if plan.reason:
+            self._lose(plan, plan.reason)
+        else:
+            self._push_odd(plan, (end, value, self._stamp(""), "", block))
+
+    def _send_distribution(self, plan: NamePlan, group: Group) -> None:
+        if plan.reason:
+            self._lose(plan, plan.reason, group.samples)
+            return
+        end = self._own.rules.render(group.labels)
+        if isinstance(end, Rendered):
+            if end.reason:
+                self._lose(plan, end.reason, group.samples)
+                return
+            for kind, number in (end.repairs or {}).items():
+                count(self.counts.repairs, kind, number)
+            end = end.text
+        bins = self._own.distributions.bins(plan.wire, group, self._now_s)
+        if isinstance(bins, str):
+            self._lose(plan, bins, group.samples)
+            return
+        self._lose(plan, "merged", group.samples)
+        if bins:
+            shown = " ".join([f"#{number} {go_numbers.plain(value)}" for number, value in bins])
+            self._distributions.append(f"!M {int(self._now_s)} {shown} {plan.wire}{end}\n")
+            self.counts.distributions += 1
+
+
+def _is_denied(block: str, needles: Sequence[str]) -> bool:
+    """Whether a label is there that any value denies; False where only reading the block would tell.
+
+    Without a backslash a quote ends a value, so ``,key="`` inside one is followed by what follows a closing quote.
+    """
+    for needle in needles:
+        at = block.find(needle)
+        if at >= 0:
+            after = at + len(needle)
+            if (
+                block[after : after + 1] not in _NOT_A_VALUE
+                and "\\" not in block
+                and '"} ' not in block
+            ):
+                return True
+    return False
