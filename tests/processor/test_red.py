@@ -126,3 +126,15 @@ def test_heartbeats_are_the_components_that_had_spans() -> None:
         ("reviews", "server"),
     ]
     assert [item for item in red.drain(NOW_S) if isinstance(item, Heartbeat)] == []
+
+
+def test_it_knows_what_its_buckets_weigh_until_they_are_sent() -> None:
+    """A client chooses durations; a series of one operation may weigh hundreds of KiB."""
+    red = RedAggregator(RedSettings())
+    red.observe(spans({}), NOW_S)
+    one = red.memory_bytes
+    for second in (0, 60):
+        red.observe(spans(*({"duration_us": 1 << shift} for shift in range(40))), NOW_S + second)
+    assert red.memory_bytes > one + 2 * 39 * 150
+    points(red, NOW_S + 120)
+    assert 0 < red.memory_bytes < one
