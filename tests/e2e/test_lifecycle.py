@@ -113,7 +113,8 @@ def pids(service: Forwarder) -> set[int]:
 def says(service: Forwarder, words: str) -> str:
     """The first record of the log with these words."""
     service.process.find(re.escape(words))
-    return next(entry["message"] for entry in service.logs() if words in entry["message"])
+    found: str = next(x["message"] for x in service.logs() if words in x["message"])
+    return found
 
 
 def delivered(wavefront: StandIn) -> tuple[int, int]:
@@ -123,7 +124,7 @@ def delivered(wavefront: StandIn) -> tuple[int, int]:
 
 
 def test_a_rolling_restart_under_load_refuses_and_loses_nothing(tmp_path: Path) -> None:
-    config = {
+    config: dict[str, Any] = {
         "service": {"workers": 2, "drain_timeout": "4s"},
         "red": {"interval": "1s"},
     }
@@ -168,7 +169,7 @@ def _kill_and_wait(service: Forwarder, kill: int) -> None:
 def test_a_killed_worker_under_load_costs_what_it_held_and_nobody_is_refused(
     tmp_path: Path,
 ) -> None:
-    config = {
+    config: dict[str, Any] = {
         "service": {"workers": 2, "drain_timeout": "4s"},
         "red": {"interval": "1s"},
     }
@@ -241,7 +242,7 @@ class TestSigterm:
     def test_serves_on_unready_for_the_pre_stop_delay_then_says_goodbye(
         self, tmp_path: Path
     ) -> None:
-        config = {"service": {"pre_stop_delay": "1500ms", "drain_timeout": "3s"}}
+        config: dict[str, Any] = {"service": {"pre_stop_delay": "1500ms", "drain_timeout": "3s"}}
         with (
             stand_in(tmp_path) as wavefront,
             forwarder(tmp_path, wavefront.proxy, **config) as service,
@@ -272,7 +273,7 @@ class TestSigterm:
             assert delivered(wavefront) == (count, count)
 
     def test_a_second_one_cuts_the_delay_and_the_drain_short(self, tmp_path: Path) -> None:
-        config = {"service": {"pre_stop_delay": "10m", "drain_timeout": "10m"}}
+        config: dict[str, Any] = {"service": {"pre_stop_delay": "10m", "drain_timeout": "10m"}}
         with forwarder(tmp_path, NOBODY, **config) as service:
             assert service.post(BODY) == 202
             began = time.monotonic()
@@ -287,7 +288,10 @@ class TestSigterm:
         )
 
     def test_during_an_exchange_lets_both_workers_of_the_slot_deliver(self, tmp_path: Path) -> None:
-        config = {"service": {"workers": 2, "drain_timeout": "4s"}, "red": {"interval": "1s"}}
+        config: dict[str, Any] = {
+            "service": {"workers": 2, "drain_timeout": "4s"},
+            "red": {"interval": "1s"},
+        }
         with (
             stand_in(tmp_path) as wavefront,
             forwarder(tmp_path, wavefront.proxy, **config) as service,
@@ -367,7 +371,10 @@ class TestSighup:
             "url": "https://127.0.0.1:1",
             "token_file": str(tmp_path / "token"),
         }
-        config = {"service": {"drain_timeout": "0s", "workers": 2}, "red": {"interval": "1h"}}
+        config: dict[str, Any] = {
+            "service": {"drain_timeout": "0s", "workers": 2},
+            "red": {"interval": "1h"},
+        }
         with forwarder(tmp_path, [], exporter={"targets": [target]}, **config) as service:
             before = pids(service)
             (tmp_path / "ca.pem").write_text("no certificate")
@@ -385,7 +392,7 @@ class TestSighup:
         rules = tmp_path / "rules.yaml"
         block = "'{port}':\n  - {rule: one, action: spanBlock, scope: component, match: MATCH}\n"
         rules.write_text(block.replace("{port}", "9411").replace("MATCH", "no-such"))
-        config = {
+        config: dict[str, Any] = {
             "service": {"drain_timeout": "1s"},
             "rules": {"file": str(rules), "port": "9411"},
         }

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import textwrap
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -39,11 +39,11 @@ def _fake_parts_importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
 
 
-def loaded(workers: int = 1, **changes: Any) -> Loaded:
+def loaded(workers: int = 1, *, drain: float = 5.0, **changes: Any) -> Loaded:
     parts: dict[str, Any] = {
         "receiver": ReceiverSettings(listen="127.0.0.1:0"),
         "admin": AdminSettings(listen="127.0.0.1:0"),
-        "service": ServiceSettings(workers=workers, drain_timeout=5.0),
+        "service": ServiceSettings(workers=workers, drain_timeout=drain),
     }
     return Loaded(Settings(**{**parts, **changes}), {})
 
@@ -92,6 +92,13 @@ async def until_ready(service: Service, restarts: int) -> None:
         while sum(slot.restarts for slot in service.slots) < restarts or not service.ready:
             service._changed.clear()
             await service._changed.wait()
+
+
+async def until_set(look: Callable[[], bool]) -> None:
+    """For what nobody announces: turn by turn."""
+    async with asyncio.timeout(20):
+        while not look():  # noqa: ASYNC110
+            await asyncio.sleep(0)
 
 
 async def until_exit(pid: int) -> None:
@@ -306,16 +313,128 @@ async def test_what_is_held_is_delivered_or_counted_before_the_end() -> None:
             os.kill(pid, 0)
 
 
-async def test_a_worker_told_to_leave_alone_drains_and_is_replaced() -> None:
+async def until(service: Service, look: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not look():
+            service._changed.clear()
+            await service._changed.wait()
+
+
+async def test_a_worker_that_leaves_by_itself_has_a_successor_before_it_is_gone() -> None:
     async with Service(loaded(), compose=FAKE) as service:
         await post_once(service.intake_url, "/hold")
-        pid = service.slots[0].pid
-        assert pid is not None
-        os.kill(pid, signal.SIGTERM)
-        await until_ready(service, restarts=1)
+        (slot,) = service.slots
+        leaver = slot._serving
+        assert leaver is not None
+        assert leaver.pid is not None
+        os.kill(leaver.pid, signal.SIGTERM)
+        await until(service, lambda: slot._serving is not leaver)
+        assert service.ready
+        assert slot.restarts == 1
+        await leaver.ended
         whole = await service.ledger()
-        assert service.slots[0].pid != pid
+        assert await post_once(service.intake_url)
     assert (whole["delivered"], whole["held"], whole["dropped"]) == (1, 0, {})
+
+
+async def test_exchanged_workers_both_count_until_the_old_one_has_left() -> None:
+    async with Service(loaded(), compose=FAKE) as service:
+        (slot,) = service.slots
+        old = slot._serving
+        assert old is not None
+        async with connection(service.intake_url) as client:
+            await client.post("/hold")
+            os.kill(old.pid or 0, signal.SIGSTOP)
+            # It cannot leave yet, and its successor serves.
+            exchange = asyncio.create_task(service.reload(service.loaded))
+            await until(service, lambda: slot._serving is not old)
+            assert service.ready
+            assert await post_once(service.intake_url, "/hold") != str(old.pid)
+            os.kill(old.pid or 0, signal.SIGCONT)
+            whole = await service.ledger()
+            assert balance(whole)[0]
+            assert whole["received"] == 2
+            await exchange
+        assert (await service.ledger())["received"] == 2
+        assert old.ended.done()
+        assert service.slots[0].restarts == 0
+    whole = await service.ledger()
+    assert (whole["received"], whole["delivered"]) == (2, 2)
+
+
+async def test_a_successor_that_cannot_start_leaves_the_old_worker_in_its_place() -> None:
+    async with Service(loaded(), compose=FAKE) as service:
+        pid = service.slots[0].pid
+        before = service.loaded
+        service.slots[0]._compose = "fake_parts:compose_unreadable_token"
+        with pytest.raises(StartError, match="cannot be read"):
+            await service.reload(loaded(drain=1.0))
+        assert service.loaded is before
+        assert service.ready
+        assert await post_once(service.intake_url) == str(pid)
+        # And it can be exchanged as soon as that is mended.
+        service.slots[0]._compose = FAKE
+        await service.reload(service.loaded)
+        assert await post_once(service.intake_url) not in {None, str(pid)}
+
+
+async def test_a_successor_that_dies_while_starting_leaves_the_old_worker_in_its_place() -> None:
+    async with Service(loaded(), compose=FAKE) as service:
+        pid = service.slots[0].pid
+        service.slots[0]._compose = "fake_parts:compose_dies"
+        with pytest.raises(StartError, match="worker 0 left with exit code 1 while starting"):
+            await service.reload(service.loaded)
+        assert await post_once(service.intake_url) == str(pid)
+
+
+async def test_a_worker_that_dies_while_its_successor_starts_is_followed_by_that_one() -> None:
+    async with Service(loaded(), compose=FAKE) as service:
+        (slot,) = service.slots
+        old = slot._serving
+        assert old is not None
+        await post_once(service.intake_url, "/hold")
+        await service.ledger()
+        exchange = asyncio.create_task(service.reload(service.loaded))
+        await until_set(lambda: bool(slot._others))
+        (successor,) = slot._others
+        os.kill(old.pid or 0, signal.SIGKILL)
+        await exchange
+        assert slot._serving is successor
+        assert slot._lives == 2
+        assert await post_once(service.intake_url) == str(successor.pid)
+    whole = await service.ledger()
+    assert (whole["received"], whole["delivered"], whole["dropped"]) == (2, 1, {"crash": 1})
+
+
+async def test_a_successor_that_dies_while_the_old_one_leaves_is_replaced_at_once() -> None:
+    async with Service(loaded(), compose=FAKE) as service:
+        (slot,) = service.slots
+        old = slot._serving
+        assert old is not None
+        os.kill(old.pid or 0, signal.SIGSTOP)
+        exchange = asyncio.create_task(service.reload(service.loaded))
+        await until(service, lambda: slot._serving is not old)
+        os.kill(slot.pid or 0, signal.SIGKILL)
+        await until(service, lambda: slot.restarts == 1 and slot.ready)
+        assert not old.ended.done()
+        assert await post_once(service.intake_url)
+        os.kill(old.pid or 0, signal.SIGCONT)
+        await exchange
+
+
+async def test_stopping_during_an_exchange_sees_off_both_workers() -> None:
+    async with Service(loaded(workers=2), compose=FAKE) as service:
+        exchange = asyncio.create_task(service.reload(service.loaded))
+        slot = service.slots[0]
+        old = slot._serving
+        await until(service, lambda: slot._serving is not old)
+        await post_once(service.intake_url, "/hold")
+        await service.stop()
+        async with asyncio.timeout(10):
+            await exchange
+        assert all(child.ended.done() for each in service.slots for child in each._children())
+    assert balance(await service.ledger())[0]
+    assert (await service.ledger())["held"] == 0
 
 
 async def test_a_worker_that_overstays_its_budget_is_killed_and_what_it_held_counts_as_crashed(

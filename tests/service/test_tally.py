@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tracefwd import ledger
 from tracefwd.limits import REJECT_SAMPLES_MAX
 from tracefwd.service.control import Snapshot
-from tracefwd.service.tally import Tally, balance, by_state, empty_ledger, sections
+from tracefwd.service.tally import Life, Tally, balance, by_state, empty_ledger, sections
 
 
 def section(delivered: int, held: int, rejected: int = 0, blocked: int = 0) -> dict[str, Any]:
@@ -41,11 +41,14 @@ def snapshot(delivered: int, held: int, rejected: int = 0, blocked: int = 0) -> 
     return Snapshot(whole, samples)
 
 
+ONE, OTHER, HEIR = Life(0, 1), Life(1, 1), Life(0, 2)
+
+
 class TestTally:
     def test_sums_living_workers(self) -> None:
         tally = Tally()
-        tally.update(0, snapshot(3, 1))
-        tally.update(1, snapshot(4, 0, rejected=2))
+        tally.update(ONE, snapshot(3, 1))
+        tally.update(OTHER, snapshot(4, 0, rejected=2))
         whole = tally.ledger()
         assert (whole["received"], whole["delivered"], whole["held"]) == (10, 7, 1)
         assert whole["rejected"] == {"syntax": 2}
@@ -54,22 +57,22 @@ class TestTally:
 
     def test_a_later_snapshot_replaces_the_former(self) -> None:
         tally = Tally()
-        tally.update(0, snapshot(3, 1))
-        tally.update(0, snapshot(5, 0))
+        tally.update(ONE, snapshot(3, 1))
+        tally.update(ONE, snapshot(5, 0))
         assert tally.ledger()["received"] == 5
 
     def test_reading_changes_nothing(self) -> None:
         tally = Tally()
-        tally.update(0, snapshot(3, 1, rejected=1))
-        tally.retire(0)
-        tally.update(0, snapshot(2, 2))
+        tally.update(ONE, snapshot(3, 1, rejected=1))
+        tally.retire(ONE)
+        tally.update(ONE, snapshot(2, 2))
         assert tally.ledger() == tally.ledger()
         assert tally.samples() == tally.samples()
 
     def test_what_a_dead_worker_held_is_dropped_by_crash_in_every_section(self) -> None:
         tally = Tally()
-        tally.update(0, snapshot(3, 2))
-        assert tally.retire(0) == 2
+        tally.update(ONE, snapshot(3, 2))
+        assert tally.retire(ONE) == 2
         whole = tally.ledger()
         assert whole["dropped"] == {"crash": 2}
         assert whole["distributions"]["dropped"] == {"crash": 2 + 3}
@@ -80,16 +83,27 @@ class TestTally:
 
     def test_a_dead_workers_counters_stay_and_its_gauges_go(self) -> None:
         tally = Tally()
-        tally.update(0, snapshot(3, 2))
-        tally.retire(0)
+        tally.update(ONE, snapshot(3, 2))
+        tally.retire(ONE)
         samples = tally.samples()
         assert samples["tracefwd_receiver_requests_total"] == {("202",): 3}
         assert samples["tracefwd_receiver_request_duration_seconds_count"] == {(): 3}
         assert "tracefwd_receiver_connections" not in samples
 
+    def test_two_workers_of_one_slot_count_both_while_they_are_exchanged(self) -> None:
+        tally = Tally()
+        tally.update(ONE, snapshot(3, 1))
+        tally.update(HEIR, snapshot(2, 0))
+        assert tally.ledger()["received"] == 6
+        assert tally.samples()["tracefwd_receiver_connections"] == {(): 10}
+        tally.update(ONE, snapshot(4, 0))
+        tally.retire(ONE)
+        assert tally.ledger()["delivered"] == 6
+        assert tally.samples()["tracefwd_receiver_connections"] == {(): 5}
+
     def test_a_worker_that_never_spoke_leaves_nothing(self) -> None:
         tally = Tally()
-        assert tally.retire(3) == 0
+        assert tally.retire(OTHER) == 0
         assert tally.ledger() == empty_ledger()
 
     def test_rejected_samples_are_newest_first_kept_for_the_dead_and_bounded(self) -> None:
@@ -97,49 +111,165 @@ class TestTally:
         for life in range(3):
             part = snapshot(1, 0)
             part.rejected_samples = [{"at": f"{life * 100 + i}.000"} for i in range(50, 0, -1)]
-            tally.update(life % 2, part)
+            tally.update(Life(life % 2, life), part)
             # A push without samples does not forget those that were asked for.
-            tally.update(life % 2, snapshot(1, 0))
-            tally.retire(life % 2)
+            tally.update(Life(life % 2, life), snapshot(1, 0))
+            tally.retire(Life(life % 2, life))
         times = [float(sample["at"]) for sample in tally.rejected_samples()]
         assert times == sorted(times, reverse=True)
         assert len(times) == REJECT_SAMPLES_MAX
         assert times[0] == 250
 
 
-@given(
-    steps=st.lists(
-        st.tuples(
-            st.integers(0, 2),
-            st.sampled_from(["grow", "grow", "retire"]),
-            st.integers(0, 9),
-            st.integers(0, 9),
-            st.integers(0, 3),
-        ),
-        max_size=40,
-    )
+class TestDurable:
+    """What a worker's journal keeps is held until its heir has it."""
+
+    def test_is_held_and_not_dropped_while_nobody_has_it(self) -> None:
+        tally = Tally()
+        tally.update(ONE, durable(3, 2))
+        assert tally.retire(ONE) == 0
+        whole = tally.ledger()
+        assert (whole["received"], whole["held"], whole["dropped"]) == (5, 2, {})
+        assert whole["targets"]["primary"]["points"]["held"] == 2 + 2
+        assert balance(whole, ended=True) == (
+            True,
+            "ledger balanced: received 5 = delivered 3 + held 2 (left in the spool)",
+        )
+
+    def test_moves_to_the_heir_who_took_it_over(self) -> None:
+        tally = Tally()
+        tally.update(ONE, durable(3, 2))
+        tally.retire(ONE)
+        # Half of it, then all; and one that came in after the last snapshot.
+        for inherited in (1, 3):
+            tally.update(HEIR, durable(0, inherited, inherited=inherited))
+            whole = tally.ledger()
+            assert balance(whole)[0]
+            assert (whole["received"], whole["held"]) == (3 + max(2, inherited), max(2, inherited))
+        tally.settle(0)
+        assert (tally.ledger()["received"], tally.ledger()["held"]) == (6, 3)
+
+    def test_what_no_heir_found_had_been_delivered(self) -> None:
+        tally = Tally()
+        tally.update(ONE, durable(3, 2))
+        tally.retire(ONE)
+        tally.update(HEIR, durable(0, 1, inherited=1))
+        tally.settle(0)
+        whole = tally.ledger()
+        assert (whole["received"], whole["delivered"], whole["held"]) == (5, 4, 1)
+        # Another slot's worker inherits nothing of this one's.
+        tally.update(OTHER, durable(0, 1, inherited=1))
+        assert tally.ledger()["received"] == 6
+
+    def test_of_a_run_before_this_one_is_simply_received(self) -> None:
+        tally = Tally()
+        tally.update(ONE, durable(0, 4, inherited=4))
+        tally.settle(0)
+        assert (tally.ledger()["received"], tally.ledger()["held"]) == (4, 4)
+
+    def test_an_heir_of_an_heir_has_it_once(self) -> None:
+        tally = Tally()
+        for number, life in enumerate((ONE, HEIR, Life(0, 3))):
+            tally.update(life, durable(0, 2, inherited=2 if number else 0))
+            tally.settle(0)
+            tally.retire(life)
+            assert (tally.ledger()["received"], tally.ledger()["held"]) == (2, 2)
+
+
+def durable(delivered: int, held: int, *, inherited: int = 0) -> Snapshot:
+    part = snapshot(delivered, held)
+    part.durable = True
+    # The sections beside the spans hold more, which nobody inherits here.
+    part.inherited = dict.fromkeys(sections(part.ledger), inherited) if inherited else {}
+    return part
+
+
+class Lives:
+    """A random history of workers, and what they would say."""
+
+    def __init__(self, tally: Tally, *, durable: bool) -> None:
+        self.tally = tally
+        self.durable = durable
+        self.started = [0, 0]
+        # By life: (delivered, held, rejected, inherited).
+        self.counts: dict[Life, tuple[int, int, int, int]] = {}
+        # By slot: what the dead left in their journals.
+        self.left = [0, 0]
+
+    def start(self, slot: int) -> Life:
+        self.started[slot] += 1
+        life = Life(slot, self.started[slot])
+        inherited, self.left[slot] = self.left[slot], 0
+        self.counts[life] = (0, inherited, 0, inherited)
+        self.say(life)
+        self.tally.settle(slot)
+        return life
+
+    def say(self, life: Life) -> None:
+        delivered, held, rejected, inherited = self.counts[life]
+        part = section(delivered, held, rejected)
+        whole = {
+            **empty_ledger(),
+            **part,
+            "targets": {"primary": {"spans": section(delivered, held)}},
+        }
+        said = Snapshot(whole, [("tracefwd_receiver_requests_total", ("202",), delivered)])
+        said.durable = self.durable
+        said.inherited = {"spans": inherited, "targets.primary.spans": inherited}
+        self.tally.update(life, said)
+
+    def work(self, life: Life, arrived: int, finished: int, refused: int) -> None:
+        delivered, held, rejected, inherited = self.counts[life]
+        finished = min(finished, held + arrived)
+        held += arrived - finished
+        self.counts[life] = (delivered + finished, held, rejected + refused, inherited)
+
+    def end(self, life: Life) -> None:
+        _, held, _, _ = self.counts.pop(life)
+        self.left[life.slot] += held
+        self.tally.retire(life)
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.integers(0, 1),
+        st.sampled_from(["start", "work", "say", "work and say", "end"]),
+        st.integers(0, 9),
+        st.integers(0, 9),
+        st.integers(0, 3),
+    ),
+    max_size=60,
 )
-@settings(deadline=None, max_examples=100)
+
+
+@given(steps=STEPS, durable=st.booleans())
+@settings(deadline=None, max_examples=200)
 def test_sums_balance_at_every_read_and_never_go_backwards(
-    steps: list[tuple[int, str, int, int, int]],
+    steps: list[tuple[int, str, int, int, int]], durable: bool
 ) -> None:
+    """Whatever workers do, unseen or not, and however many of a slot live at once."""
     tally = Tally()
-    lives: dict[int, tuple[int, int]] = {}
-    before = tally.ledger()
-    for slot, step, delivered, held, rejected in steps:
-        if step == "retire":
-            tally.retire(slot)
-            lives.pop(slot, None)
+    lives = Lives(tally, durable=durable)
+    before, requests_before = tally.ledger(), 0.0
+    for slot, step, arrived, finished, refused in steps:
+        living = [life for life in lives.counts if life.slot == slot]
+        if step == "start" or not living:
+            lives.start(slot)
+        elif step == "end":
+            lives.end(living[arrived % len(living)])
         else:
-            done, refused = lives.get(slot, (0, 0))
-            # What a worker holds may shrink only by being delivered: count it in.
-            lives[slot] = (done + delivered + 20, refused + rejected)
-            tally.update(slot, snapshot(lives[slot][0], held, lives[slot][1]))
+            life = living[arrived % len(living)]
+            if "work" in step:
+                lives.work(life, arrived, finished, refused)
+            if "say" in step:
+                lives.say(life)
         now = tally.ledger()
+        requests = sum(tally.samples().get("tracefwd_receiver_requests_total", {}).values())
         assert balance(now)[0], balance(now)[1]
         for name in ("received", "delivered", "rejected", "dropped"):
             assert by_state(now)[name] >= by_state(before)[name]  # type: ignore[arg-type]
-        before = now
+        assert requests >= requests_before
+        before, requests_before = now, requests
 
 
 class TestBalance:

@@ -24,6 +24,7 @@ from tracefwd.service.control import (
     Drain,
     Failed,
     FromWorker,
+    Leaving,
     Ready,
     Snapshot,
     Start,
@@ -196,6 +197,118 @@ async def test_leaves_in_order_and_its_last_snapshot_holds_nothing() -> None:
     assert parent.snapshots[-1].ledger["held"] == 0
 
 
+async def test_handed_over_ports_are_left_at_once_and_the_rest_goes_as_ever() -> None:
+    seen = Recording()
+    async with a_worker(seen) as (parent, _, running):
+        await parent.until(Ready)
+        parent.channel.send(Drain(4.0, handed_over=True))
+        assert await running == 0
+    assert sorted(seen.calls[3:5]) == ["receiver drains", "receiver leaves its port"]
+    assert seen.calls[5:] == ["receiver stopped", "tick", "ticked", "target drained"]
+    assert not any(isinstance(message, Leaving) for message in parent.got)
+
+
+async def test_ports_are_kept_without_a_successor_and_left_when_it_has_come() -> None:
+    seen = Recording()
+    seen.linger_until = asyncio.Event()
+    async with a_worker(seen) as (parent, worker, running):
+        await parent.until(Ready)
+        worker.leave(3.0, reason="SIGTERM")
+        assert (await parent.until(Leaving)).reason == "SIGTERM"
+        await seen.lingering.wait()
+        assert "receiver leaves its port" not in seen.calls
+        parent.channel.send(Drain(4.0, handed_over=True))
+        parent.channel.send(Ask(1))
+        await parent.until(Snapshot, 1)
+        assert seen.calls[-1] == "receiver leaves its port"
+        seen.linger_until.set()
+        assert await running == 0
+
+
+async def test_told_to_leave_while_it_starts_it_leaves_its_port_as_soon_as_it_has_one() -> None:
+    seen = Recording()
+    async with a_worker(seen) as (parent, _, running):
+        parent.channel.send(Drain(0.0, handed_over=True))
+        assert await running == 0
+    assert seen.calls[2:4] == ["receiver started", "receiver leaves its port"]
+
+
+class _Journal:
+    """Recovers three spans, the last when ``more`` is set."""
+
+    def __init__(self, seen: Recording) -> None:
+        self.seen = seen
+        self.more = asyncio.Event()
+        self.found = 0
+
+    async def recover(self) -> None:
+        self.seen.calls.append("recovering")
+        self.take(2)
+        await self.more.wait()
+        self.take(1)
+        self.seen.calls.append("recovered")
+
+    def take(self, count: int) -> None:
+        self.found += count
+        self.seen.account.received += count
+        self.seen.waiting += count
+
+    def inherited(self) -> dict[str, int]:
+        return {"spans": self.found}
+
+
+async def test_what_the_dead_left_is_recovered_before_anything_is_received(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(worker_module, "PUSH_INTERVAL_S", 0.01)
+    seen = Recording()
+    journal = _Journal(seen)
+
+    def build(settings: Settings) -> Parts:
+        parts = seen.parts(settings)
+        parts.journal = journal
+        return parts
+
+    async with a_worker(seen, build=build) as (parent, _, running):
+        # However long it takes, the parent hears how it goes, in whole snapshots.
+        first = await parent.until(Snapshot)
+        assert (first.inherited, first.ledger["held"]) == ({"spans": 2}, 2)
+        assert not any(isinstance(message, Ready) for message in parent.got)
+        journal.more.set()
+        await parent.until(Ready)
+        last = parent.snapshots[-1]
+        assert (last.inherited, last.ledger["held"], last.durable) == ({"spans": 3}, 3, True)
+        parent.channel.send(Drain(1.0))
+        assert await running == 0
+    assert seen.calls[:5] == [
+        "composed",
+        "target started",
+        "recovering",
+        "recovered",
+        "receiver started",
+    ]
+
+
+async def test_a_journal_that_cannot_be_recovered_is_told_and_nothing_is_received() -> None:
+    seen = Recording()
+
+    class Broken(_Journal):
+        async def recover(self) -> None:
+            raise OSError(5, "Input/output error", "/spool/0")
+
+    def build(settings: Settings) -> Parts:
+        parts = seen.parts(settings)
+        parts.journal = Broken(seen)
+        return parts
+
+    async with a_worker(seen, build=build) as (parent, _, running):
+        failed = await parent.until(Failed)
+        parent.channel.close()
+        assert await running == EXIT_FAILED_TO_START
+    assert "/spool/0" in failed.message
+    assert "receiver started" not in seen.calls
+
+
 async def test_the_receiver_gets_at_most_half_of_the_budget_and_the_targets_the_rest() -> None:
     seen = Recording()
     async with a_worker(seen) as (parent, _, running):
@@ -317,6 +430,7 @@ async def test_a_failed_task_is_told_and_what_is_held_is_still_delivered(
         await parent.channel.closed.wait()
     assert seen.calls[-1] == "target drained"
     assert parent.snapshots[-1].ledger["delivered"] == 3
+    assert [m.reason for m in parent.got if isinstance(m, Leaving)] == ["a task failed"]
 
 
 async def test_what_keeps_it_from_starting_is_told_to_the_parent() -> None:

@@ -265,6 +265,8 @@ class Worker:
         if parts.scraper is not None:
             parts.scraper.start()
         self._parts = parts
+        if self._handed_over:
+            _leave_ports(parts)
         # In this order, so that of a worker that is ready there is always a snapshot.
         self._channel.send(self._snapshot(parts))
         self._channel.send(Ready(type(asyncio.get_running_loop()).__module__.partition(".")[0]))
@@ -309,8 +311,6 @@ class Worker:
         await self._leaving.wait()
         for receiver in parts.receivers:
             receiver.drain()
-        if self._handed_over:
-            _leave_ports(parts)
         # Never more than half of the time: what is queued needs some, too.
         linger_s = min(LINGER_S, 0.4 * self._seconds_left())
         if not await self._in_time(
@@ -369,9 +369,10 @@ class Worker:
                     self._channel.send(self._snapshot(self._parts, message))
             case Drain(budget_s=budget_s, handed_over=handed_over):
                 self.leave(budget_s)
-                self._handed_over = self._handed_over or handed_over
-                if handed_over and self._parts is not None:
-                    _leave_ports(self._parts)
+                if handed_over and not self._handed_over:
+                    self._handed_over = True
+                    if self._parts is not None:
+                        _leave_ports(self._parts)
 
     def _snapshot(self, parts: Parts, ask: Ask | None = None) -> Snapshot:
         """Everything at one moment: no ``await`` may come into this."""
