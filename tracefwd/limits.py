@@ -71,6 +71,9 @@ DROP_REASONS = frozenset(
         "drain_budget",  # still queued when the time for leaving was over
         "crash",  # held by a worker that died
         "retries_exhausted",  # older than exporter.retry.age_max
+        "spool_full",  # the spool was at spool.bytes_max
+        "spool_expired",  # older than spool.age_max
+        "spool_damaged",  # a batch on disk that cannot be read any more
         "shed",  # memory ran short: whole traces, by trace id (service.memory_max)
     }
 )

@@ -325,15 +325,37 @@ class Outcome(Struct, gc=False, frozen=True):
     """What one attempt to send came to.
 
     ``verdict``: ``delivered`` (a 2xx), ``unacknowledged`` (written to a TCP target), ``retry`` (may succeed
-    later), ``split`` (too large, halves may pass), ``rejected`` (can never succeed).
+    later), ``split`` (too large, halves may pass), ``bisect`` (some line is bad, halves tell which),
+    ``rejected`` (can never succeed).
     ``reason`` is short and bounded (``http_503``, ``timeout``, ``connect``); ``detail`` is for a
     person, without secrets.
+    ``ambiguous``: no answer came, but the target may have taken the lines: sending them again may double them.
     """
 
     verdict: str
     reason: str = ""
     detail: str = ""
     retry_after_ms: int | None = None
+    ambiguous: bool = False
+
+
+class Stored(Struct, eq=False, gc=False):
+    """A batch in the spool, without its lines.
+
+    ``number`` orders the batches of a slot by age of storing, ``born_ms`` is the wall clock's.  ``seqs`` are the
+    ranges of journal entries whose lines for this lane are wholly in here.  ``attempts`` counts those that failed
+    since the process began; ``maybe_sent``: an attempt before may have arrived.
+    """
+
+    number: int
+    lane: str
+    items: int
+    born_ms: int
+    encoding: str
+    seqs: list[tuple[int, int]]
+    maybe_sent: bool
+    size_bytes: int
+    attempts: int = 0
 
 
 class Answer(Struct, gc=False, frozen=True):

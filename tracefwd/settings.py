@@ -368,7 +368,7 @@ class ExporterSettings:
     )
     queue_bytes_max: int = option(
         64 * 2**20,
-        "Bytes waiting per target and signal; above it the oldest batch is dropped and counted.",
+        "Bytes waiting in memory per target and signal; near it batches go to the spool, above it the oldest is dropped and counted.",
         unit="size",
     )
     concurrency: int = option(4, "Requests in flight per target and signal.")
@@ -556,6 +556,38 @@ class MetricsSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SpoolSettings:
+    folder: str = option(
+        "",
+        "Folder for what was accepted and not yet delivered, with a subfolder per worker; empty is memory only (--spool).",
+        unit="path",
+    )
+    durability: str = option(
+        "auto",
+        "What a 202 survives: 'memory' no crash (beyond spooled batches), 'disk' a crash of any process, 'fsync' a loss of power; 'auto' is disk where there is a folder.",
+        choices=("auto", "memory", "disk", "fsync"),
+    )
+    bytes_max: int = option(
+        2**30,
+        "Most bytes of spooled batches per worker on disk; above it spool.full decides.",
+        unit="size",
+    )
+    age_max: float = option(
+        24 * 3600.0, "Spooled batches older than this are dropped and counted.", unit="duration"
+    )
+    after: float = option(
+        30.0,
+        "A batch that is not delivered for this long is spooled, and then has a quarter of exporter.concurrency while there are fresh ones.",
+        unit="duration",
+    )
+    full: str = option(
+        "drop_oldest",
+        "When bytes_max is reached: drop the oldest batch of the lane that has most, or the newest.",
+        choices=("drop_oldest", "drop_newest"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class AdminSettings:
     listen: str = option(
         "127.0.0.1:9412",
@@ -605,6 +637,7 @@ class Settings:
     red: RedSettings = section(RedSettings, "RED metrics and heartbeats.")
     sampling: SamplingSettings = section(SamplingSettings, "Which spans are forwarded.")
     exporter: ExporterSettings = section(ExporterSettings, "Delivery.")
+    spool: SpoolSettings = section(SpoolSettings, "What is held on disk.")
     prometheus_sources: list[PrometheusSourceSettings] = option(
         [],
         "Expositions to scrape for points, usually /federate of the mesh's Prometheus; one process of its own scrapes them.",
@@ -635,6 +668,7 @@ __all__ = [
     "SamplingSettings",
     "ServiceSettings",
     "Settings",
+    "SpoolSettings",
     "TargetSettings",
     "TlsConfigSettings",
 ]

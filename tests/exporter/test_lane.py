@@ -74,7 +74,7 @@ def make_lane(*senders: PlayedSender, **changes: Any) -> Lane:
 
 def check(checked: Lane) -> None:
     assert imbalance(checked.account.show()) == 0, checked.account.show()
-    assert checked._held.size_bytes <= checked._queue_bytes_max
+    assert checked._held.size_bytes <= checked._gathering.queue_bytes_max
     for route in checked.routes[1:]:
         assert imbalance(route.account.show()) == 0
 

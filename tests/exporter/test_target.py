@@ -164,8 +164,10 @@ async def test_a_rotated_token_takes_effect_and_no_token_is_ever_shown(
     token_file: Path,
     until: Until,
     caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     caplog.set_level(logging.DEBUG)
+    monkeypatch.setattr(breaker, "PAUSE_S", 0.02)
 
     def guard(request: Any) -> web.Response | None:
         sent = request.headers.get("Authorization", "")

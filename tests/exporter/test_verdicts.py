@@ -12,7 +12,7 @@ from tracefwd.model import Outcome
         ((200, 202, 204, 206, 299), "delivered"),
         ((401, 406, 407, 408, 429, 500, 502, 503, 504, 599), "retry"),
         ((413,), "split"),
-        ((301, 302, 307, 308, 400, 404, 405, 410, 415, 422), "rejected"),
+        ((301, 302, 307, 308, 404, 405, 410, 415, 422), "rejected"),
         ((100, 600, 999), "retry"),
     ],
 )
@@ -23,6 +23,15 @@ def test_the_status_decides(kind: str, statuses: tuple[int, ...], verdict: str) 
 def test_403_is_for_good_from_a_proxy_and_a_token_to_mend_from_the_backend() -> None:
     assert verdicts.verdict("proxy", 403) == "rejected"
     assert verdicts.verdict("direct", 403) == "retry"
+
+
+def test_400_is_a_bad_line_to_search_at_the_backend_and_for_good_from_a_proxy() -> None:
+    assert verdicts.verdict("direct", 400) == "bisect"
+    assert verdicts.verdict("proxy", 400) == "rejected"
+
+
+def test_only_a_gateway_that_lost_sight_of_a_request_leaves_its_fate_open() -> None:
+    assert [status for status in range(100, 600) if verdicts.is_ambiguous(status)] == [502, 504]
 
 
 def test_reasons_are_a_closed_set() -> None:

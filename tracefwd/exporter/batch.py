@@ -5,22 +5,53 @@ Lines end in LF and are never cut inside; a single line that is larger than a ba
 
 from collections.abc import Iterator
 
+from tracefwd.exporter.origin import Origin
+from tracefwd.model import Stored
+
 
 class Batch:
     """Lines of one request, as they will be sent.  Identity is what tells two batches apart.
 
-    ``encoding`` is the content-encoding of ``data``: ``gzip`` or "".  ``born`` is when it was closed (loop
-    time); halves keep their batch's.  ``attempts`` counts those that failed.
+    ``encoding`` is the content-encoding of ``data``: ``gzip`` or "".  ``plain_bytes`` is its size without.
+    ``born`` is when it was closed (loop time); halves keep their batch's.  ``attempts`` counts those that failed.
+    ``old``: a batch of the spool, or a piece in the search for a bad line (``Turns``).
+    ``maybe_sent``: an attempt before may have arrived, and no answer told.
     """
 
-    __slots__ = ("attempts", "born", "data", "encoding", "items")
+    __slots__ = (
+        "attempts",
+        "born",
+        "data",
+        "encoding",
+        "items",
+        "maybe_sent",
+        "old",
+        "origin",
+        "plain_bytes",
+        "stored",
+    )
 
-    def __init__(self, data: bytes, encoding: str, items: int, born: float) -> None:
+    def __init__(
+        self,
+        data: bytes,
+        encoding: str,
+        items: int,
+        born: float,
+        *,
+        plain_bytes: int = 0,
+        origin: Origin | None = None,
+    ) -> None:
         self.data = data
         self.encoding = encoding
         self.items = items
         self.born = born
+        self.plain_bytes = plain_bytes
+        self.origin = origin
         self.attempts = 0
+        self.old = False
+        self.maybe_sent = False
+        # The whole of this batch on disk: there it may wait, and cost no memory.
+        self.stored: Stored | None = None
 
 
 def cut(data: bytes, *, bytes_max: int, items_max: int) -> Iterator[tuple[bytes, int]]:

@@ -1,26 +1,39 @@
-"""What a lane holds: the open batch, the queue, the flights, and the batches that wait after a failure.
+"""What a lane holds in memory: the open batch, those that wait for their turn, those under way, those that failed.
 
-Every item is in exactly one of these four places; ``items`` and ``size_bytes`` are asked of them, for the ledger
-and for the bound.  No policy and no clock here: the lane decides what moves.
+Every item is in exactly one of these places (or on the lane's shelf in the spool); ``items`` and ``size_bytes`` are
+asked of them, for the ledger and for the bound.  No policy and no clock here: the lane decides what moves.
 """
 
 import asyncio
 from collections import deque
+from itertools import chain
 
 from tracefwd.exporter.batch import Batch
 from tracefwd.exporter.route import Flight
-from tracefwd.model import Outcome
+from tracefwd.model import Outcome, Stored
 
 
 class Held:
-    """A batch ``enter``s once and ``leave``s once; between the two it is in ``queue``, ``flights`` or ``waits``."""
+    """A batch ``enter``s once and ``leave``s once; between the two it is in one of the five places of batches.
+
+    ``queue``: fresh ones.  ``old``: from the spool, and pieces in the search for a bad line.  ``flights``: being sent.
+    ``waits``: failed, until their timer.  ``storing``: on their way to the spool.  ``loading`` are on their way back:
+    their bytes are counted, so that there is room for them when they come.
+    """
 
     def __init__(self) -> None:
         self.queue: deque[Batch] = deque()
+        self.old: deque[Batch] = deque()
         self.flights: dict[asyncio.Task[Outcome], Flight] = {}
         self.waits: dict[Batch, asyncio.TimerHandle] = {}
+        self.storing: set[Batch] = set()
+        self.loading: set[Stored] = set()
         self.open_items = 0
         self.open_bytes = 0
+        self.open_unsendable = 0
+        self.open_seqs = (0, 0)
+        self.kept_items = 0
+        self.storing_bytes = 0
         self._open: list[bytes] = []
         self._batch_bytes = 0
 
@@ -31,23 +44,31 @@ class Held:
 
     def items(self) -> int:
         """Costs a walk over all batches."""
-        flying = sum(flight.batch.items for flight in self.flights.values())
-        waiting = sum(batch.items for batch in self.waits)
-        return self.open_items + sum(batch.items for batch in self.queue) + flying + waiting
+        flying = (flight.batch for flight in self.flights.values())
+        batches = chain(self.queue, self.old, self.waits, self.storing, flying)
+        loading = sum(stored.items for stored in self.loading)
+        return self.open_items + self.kept_items + loading + sum([batch.items for batch in batches])
 
     def is_empty(self) -> bool:
-        return not (self._open or self.queue or self.flights or self.waits)
+        """Nothing is left that has to go somewhere."""
+        return not (
+            self._open or self.queue or self.old or self.flights or self.waits or self.storing
+        )
 
-    def gather(self, data: bytes, items: int) -> None:
+    def gather(self, data: bytes, items: int, seq: int, unsendable: int) -> None:
         self._open.append(data)
         self.open_bytes += len(data)
         self.open_items += items
+        if seq:
+            self.open_seqs = (self.open_seqs[0] or seq, seq)
+            self.open_unsendable += unsendable
 
     def take_open(self) -> tuple[bytes, int]:
         """The open batch's lines and their number; afterwards it is empty."""
         taken = b"".join(self._open), self.open_items
         self._open = []
-        self.open_bytes = self.open_items = 0
+        self.open_bytes = self.open_items = self.open_unsendable = 0
+        self.open_seqs = (0, 0)
         return taken
 
     def enter(self, batch: Batch) -> Batch:
@@ -58,27 +79,57 @@ class Held:
         self._batch_bytes -= len(batch.data)
 
     def oldest(self) -> Batch | None:
-        """The oldest batch that is not in flight."""
-        candidates = [*self.waits, *((self.queue[0],) if self.queue else ())]
-        return min(candidates, key=lambda batch: batch.born, default=None)
+        """The oldest batch that waits for something."""
+        heads = [places[0] for places in (self.queue, self.old) if places]
+        return min([*self.waits, *heads], key=lambda batch: batch.born, default=None)
 
     def longest_waiting(self) -> Batch | None:
         """The batch whose wait ends first."""
         return min(self.waits, key=lambda batch: self.waits[batch].when(), default=None)
 
     def take_out(self, batch: Batch) -> None:
-        """Out of the queue or of its wait; it still counts in bytes."""
+        """Out of the queues or of its wait; it still counts in bytes."""
         handle = self.waits.pop(batch, None)
-        if handle is None:
-            self.queue.remove(batch)
-        else:
+        if handle is not None:
             handle.cancel()
+        elif batch.old:
+            self.old.remove(batch)
+        else:
+            self.queue.remove(batch)
+
+    def give_back(self, batch: Batch) -> None:
+        """To the head of its queue."""
+        (self.old if batch.old else self.queue).appendleft(batch)
+
+    def start_storing(self, batch: Batch) -> None:
+        self.storing.add(batch)
+        self.storing_bytes += len(batch.data)
+
+    def end_storing(self, batch: Batch) -> None:
+        self.storing.remove(batch)
+        self.storing_bytes -= len(batch.data)
+
+    def start_loading(self, stored: Stored) -> None:
+        self.loading.add(stored)
+        self._batch_bytes += stored.size_bytes
+
+    def end_loading(self, stored: Stored) -> None:
+        self.loading.remove(stored)
+        self._batch_bytes -= stored.size_bytes
+
+    def all_batches(self) -> list[Batch]:
+        """But for those on their way to the spool."""
+        flying = (flight.batch for flight in self.flights.values())
+        return [*self.waits, *self.old, *self.queue, *flying]
 
     def clear(self) -> None:
         for handle in self.waits.values():
             handle.cancel()
         self.queue.clear()
+        self.old.clear()
         self.flights.clear()
         self.waits.clear()
+        self.storing.clear()
+        self.loading.clear()
         self.take_open()
-        self._batch_bytes = 0
+        self._batch_bytes = self.storing_bytes = 0

@@ -30,11 +30,15 @@ ANSWER_BYTES_MAX = 4_096
 
 
 class UnreachableError(TracefwdError):
-    """No answer came.  ``reason`` is from the table below; the message is for a person."""
+    """No answer came.  ``reason`` is from the table below; the message is for a person.
 
-    def __init__(self, reason: str, detail: str) -> None:
+    ``may_have_arrived``: there was a connection, and the request may have been read.
+    """
+
+    def __init__(self, reason: str, detail: str, *, may_have_arrived: bool = True) -> None:
         super().__init__(detail)
         self.reason = reason
+        self.may_have_arrived = may_have_arrived
 
 
 class Response(Struct, frozen=True):
@@ -46,6 +50,12 @@ class Response(Struct, frozen=True):
     location: str | None = None
 
 
+# Without a connection nothing can have arrived.
+_UNSENT = (
+    aiohttp.ConnectionTimeoutError,
+    aiohttp.ClientConnectorError,
+    aiohttp.ClientHttpProxyError,
+)
 # The first that fits decides: exception, reason (a label value), what to do.
 _FAILURES: tuple[tuple[type[BaseException], str, str], ...] = (
     (aiohttp.ConnectionTimeoutError, "timeout", "no connection within exporter.connect_timeout"),
@@ -165,7 +175,10 @@ def _translated(failure: BaseException) -> UnreachableError:
         (reason, advice) for kind, reason, advice in _FAILURES if isinstance(failure, kind)
     )
     cause = _cause(failure)
-    return UnreachableError(reason, f"{advice} ({cause})" if cause else advice)
+    sent = reason != "url" and not isinstance(failure, _UNSENT)
+    return UnreachableError(
+        reason, f"{advice} ({cause})" if cause else advice, may_have_arrived=sent
+    )
 
 
 def _cause(failure: BaseException) -> str:

@@ -55,7 +55,8 @@ class HttpSender:
         except CredentialsError as problem:
             return Outcome(verdicts.RETRY, "auth", str(problem))
         except UnreachableError as failure:
-            return Outcome(verdicts.RETRY, failure.reason, str(failure))
+            sent = failure.may_have_arrived
+            return Outcome(verdicts.RETRY, failure.reason, str(failure), ambiguous=sent)
         return self._judge(answer, authorization)
 
     async def close(self) -> None:
@@ -68,7 +69,13 @@ class HttpSender:
         if verdict == verdicts.RETRY and answer.status in (401, 403):
             self._auth.refused(authorization)
         wait_ms = retry_after_ms(answer.retry_after, time.time())
-        return Outcome(verdict, verdicts.reason(answer.status), self._detail(answer), wait_ms)
+        return Outcome(
+            verdict,
+            verdicts.reason(answer.status),
+            self._detail(answer),
+            wait_ms,
+            ambiguous=verdicts.is_ambiguous(answer.status),
+        )
 
     def _detail(self, answer: Response) -> str:
         words = f"HTTP {answer.status}"

@@ -3,14 +3,20 @@
     offer -> open batch -> queue -> flight -> delivered | rejected
                              ^         |
                              +- wait <-+ (again later, or in halves)
+                                  |
+                      spool <-----+-> old -> flight
 
-1. Every item is in exactly one of the four places (``held`` asks them) or has been counted as delivered, rejected,
+1. Every item is in exactly one of these places (``held`` asks them) or has been counted as delivered, rejected,
    dropped or blocked.  All moves happen in plain calls without ``await``, so this holds at every instant.
-2. The bytes in all four places stay within ``queue_bytes_max``; what is too much pushes out the oldest batch that is
-   not in flight.  Bytes are those that will be sent: a batch is compressed when it is closed.
+2. The bytes in memory stay within ``queue_bytes_max``.  Near it, and after ``spool.after``, batches go to the spool,
+   if there is one (``backlog.py``); above it the oldest batch that is not in flight is pushed out.  Bytes are those
+   that will be sent: a batch is compressed when it is closed.
 3. At most ``concurrency`` requests are under way.  A batch that waits after a failure occupies none of them, so
-   it does not keep fresh ones back; a short breath after each failure keeps those from hammering.
+   it does not keep fresh ones back; a short breath after each failure keeps those from hammering.  Old batches
+   have a quarter of them while there are fresh ones (``turns.py``).
 4. ``offer`` neither waits nor raises.
+5. ``done`` is called exactly once for each range of journal entries that were offered, when all of their lines are
+   over or safely in the spool (``origin.py``).
 """
 
 import asyncio
@@ -20,26 +26,35 @@ from math import inf
 from random import Random
 
 from tracefwd.exporter import verdicts
-from tracefwd.exporter.batch import Batch, cut, halves
-from tracefwd.exporter.breaker import probe_wait_s
-from tracefwd.exporter.compress import gzip_or_plain, plain
+from tracefwd.exporter.backlog import Backlog, Shelf
+from tracefwd.exporter.batch import Batch, halves
+from tracefwd.exporter.compress import plain
+from tracefwd.exporter.gathering import Gathering
 from tracefwd.exporter.held import Held
-from tracefwd.exporter.lane_log import LaneLog
-from tracefwd.exporter.refusals import Refusals
-from tracefwd.exporter.retry import backoff_s
+from tracefwd.exporter.lane_books import Done, LaneBooks, Launched
+from tracefwd.exporter.patience import Patience
 from tracefwd.exporter.route import Flight, Route, choose
-from tracefwd.ledger import Account
+from tracefwd.exporter.turns import Turns
 from tracefwd.metrics import Samples
 from tracefwd.metrics import add as add_samples
-from tracefwd.model import Outcome, Payload, Signal
+from tracefwd.model import Outcome, Reject, Signal, Stored
 from tracefwd.settings import ExporterSettings
 
 # While draining nothing waits longer than this: there is no later for which to be patient.
 DRAIN_WAIT_S = 1.0
+# Of the time for leaving, what is for delivering; the rest is for bringing to the spool what was not delivered.
+DRAIN_DELIVER_SHARE = 0.75
+# Requests that the search for bad lines may cost until a batch is delivered whole again: enough for some fifty among
+# 5,000.  A target that refuses everything is then refused in whole batches, not line by line.
+SEARCHES_MAX = 1_024
 
 
 class Lane:
-    """``routes`` is the target's own first, then its failovers; empty when the target does not take the signal."""
+    """``routes`` is the target's own first, then its failovers; empty when the target does not take the signal.
+
+    ``shelf`` is the lane's place in the spool, ``spool_after_s`` when a batch goes there.  ``done`` and ``launched``
+    tell the journal (``lane_books.py``); without them seqs are ignored.  ``show`` gets single lines that were refused.
+    """
 
     def __init__(
         self,
@@ -48,139 +63,104 @@ class Lane:
         routes: list[Route],
         settings: ExporterSettings,
         random: Random,
+        *,
+        shelf: Shelf | None = None,
+        spool_after_s: float = 30.0,
+        done: Done | None = None,
+        launched: Launched | None = None,
+        show: Callable[[Reject], None] = lambda reject: None,
     ) -> None:
         self._held = Held()
-        self.account = Account(self._held.items)
-        self._refusals = Refusals()
+        self.books = LaneBooks(name, signal, self._items_held, done, show)
+        self.account = self.books.account
         self._at = (name, str(signal))
         self.routes = routes
-        self._random = random
         # A queue of packed batches holds six times as much; failovers of another kind unpack.
-        self._packs = settings.gzip and bool(routes) and routes[0].sender.takes_gzip
-        self._queue_bytes_max = settings.queue_bytes_max
-        self._batch_bytes_max = min(settings.batch_bytes_max, settings.queue_bytes_max)
-        self._batch_items_max = settings.batch_items_max
-        self._batch_age_max = settings.batch_age_max
+        packs = settings.gzip and bool(routes) and routes[0].sender.takes_gzip
         self._concurrency = settings.concurrency
-        self._retry = settings.retry
-        self._log = LaneLog(f"{name}/{signal}")
+        self._turns = Turns(settings.concurrency)
+        self._patience = Patience(settings.retry, random)
+        self._age_max = settings.retry.age_max
+        self._searches = SEARCHES_MAX
+        self._tell_launch = launched
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining = False
+        self._saving = False
         self._stopped = False
-        self._empty = asyncio.Event()
-        self._age_timer: asyncio.TimerHandle | None = None
+        self._settled = asyncio.Event()
         self._wake_timer: asyncio.TimerHandle | None = None
         self._verdicts: dict[str, Callable[[Flight, Outcome], None]] = {
             verdicts.DELIVERED: self._delivered,
             verdicts.UNACKNOWLEDGED: self._delivered,
             verdicts.RETRY: self._failed,
             verdicts.SPLIT: self._too_large,
+            verdicts.BISECT: self._has_bad_line,
             verdicts.REJECTED: self._rejected,
         }
+        self._backlog: Backlog | None = None
+        if shelf is not None and routes:
+            self._backlog = Backlog(
+                shelf, self._held, self, settings, after_s=spool_after_s, packs=packs
+            )
+        self._gathering = Gathering(
+            self._held,
+            self.books,
+            settings,
+            takes=bool(routes),
+            packs=packs,
+            backlog=self._backlog,
+            pump=self.pump,
+        )
+        self.offer = self._gathering.offer
 
-    # Gathering: the warm part, once per post.
-
-    def offer(self, payload: Payload) -> None:
-        """Take the lines, or drop and count what the bounds do not allow."""
-        account = self.account
-        items = payload.items
-        account.received += items + payload.unsendable
-        if payload.unsendable:
-            account.reject("too_long_for_target", payload.unsendable)
-        if not self.routes or self._stopped:
-            self._turned_away(items)
-            return
-        data = payload.data
-        size = len(data)
-        if size > self._batch_bytes_max or items > self._batch_items_max:
-            limits = {"bytes_max": self._batch_bytes_max, "items_max": self._batch_items_max}
-            for piece, lines in cut(data, **limits):
-                self._gather(piece, lines)
-        elif items:
-            self._gather(data, items)
-
-    def _gather(self, data: bytes, items: int) -> None:
-        held = self._held
-        size = len(data)
-        if (
-            held.open_bytes + size > self._batch_bytes_max
-            or held.open_items + items > self._batch_items_max
-        ):
-            self._close_batch()
-        if held.size_bytes + size > self._queue_bytes_max and not self._make_room(size):
-            self._drop("queue_full", items)
-            return
-        held.gather(data, items)
-        if (
-            held.open_items >= self._batch_items_max
-            or held.open_bytes >= self._batch_bytes_max
-            or self._draining
-        ):
-            self._close_batch()
-        elif self._age_timer is None and self._loop is not None:
-            self._age_timer = self._loop.call_later(self._batch_age_max, self._close_batch)
-
-    def _turned_away(self, items: int) -> None:
-        """The target takes no such signal (the settings give no URL for it), or has left already."""
-        if not self.routes:
-            self.account.blocked += items
-        elif items:
-            self._drop("drain_budget", items)
-
-    def _close_batch(self) -> None:
-        """The open batch goes to the queue."""
-        if self._age_timer is not None:
-            self._age_timer.cancel()
-            self._age_timer = None
-        if self._held.open_items:
-            data, items = self._held.take_open()
-            self._held.queue.append(self._packed(data, items, self._now()))
-            self._pump()
-
-    def _packed(self, data: bytes, items: int, born: float) -> Batch:
-        """A batch that is held from now on; the caller puts it into one of the places."""
-        body, encoding = gzip_or_plain(data) if self._packs else (data, "")
-        return self._held.enter(Batch(body, encoding, items, born))
-
-    def _make_room(self, size: int) -> bool:
-        """Push out the oldest until ``size`` more bytes fit; False if what is in flight leaves no room."""
-        if size > self._queue_bytes_max:
-            return False  # pushing out everything would not help
-        held = self._held
-        while held.size_bytes + size > self._queue_bytes_max:
-            if (oldest := held.oldest()) is not None:
-                held.take_out(oldest)
-                self._give_up(oldest, "queue_full")
-            elif held.open_items:
-                _, items = held.take_open()
-                self._drop("queue_full", items)
-            else:
-                return False
-        return True
+    def _items_held(self) -> int:
+        items = self._held.items()
+        return items if self._backlog is None else items + self._backlog.shelf.items
 
     # Flying: everything below happens once per batch.
 
     def start(self) -> None:
         """From now on there is time: batches age and fly."""
         self._loop = asyncio.get_running_loop()
-        self._log.open(self._loop)
-        now = self._loop.time()
-        for batch in self._held.queue:
-            batch.born = now
-        if self._held.open_items:
-            self._age_timer = self._loop.call_later(self._batch_age_max, self._close_batch)
-        self._pump()
+        self.books.log.open(self._loop)
+        self._gathering.start(self._loop)
+        if self._backlog is not None:
+            shelf = self._backlog.shelf
+            self.books.remove = self._remove
+            shelf.claim(self.lost, self._found)
+            self._backlog.start(self._loop)
+        self.pump()
+
+    def _remove(self, stored: Stored) -> None:
+        """In the next turn, when the journal has written what became of it."""
+        if self._loop is not None and self._backlog is not None:
+            self._loop.call_soon(self._backlog.shelf.remove, stored)
 
     def _now(self) -> float:
         return self._loop.time() if self._loop is not None else 0.0
 
-    def _pump(self) -> None:
-        """Whatever has happened: launch what may be launched, and tell the drain when nothing is left."""
+    def pump(self) -> None:
+        """Whatever has happened: launch what may be launched, and tell the drain when nothing is left to do."""
         if self._loop is None or self._stopped:
             return
-        self._launch_all(self._loop)
-        if self._draining and self._held.is_empty():
-            self._empty.set()
+        if self._backlog is not None:
+            self._backlog.spill_excess()
+        if not self._saving:
+            self._launch_all(self._loop)
+        if self._draining and self._is_settled():
+            self._settled.set()
+
+    def _is_settled(self) -> bool:
+        """Whether a drain need not wait: all is away, or there is no hope and a safe place."""
+        if self._saving:
+            return not self._held.storing
+        if self._held.is_empty():
+            return True
+        is_safe = self.books.has_journal or self._can_spool()
+        return is_safe and not self._held.flights and all(r.breaker.open for r in self.routes)
+
+    def _can_spool(self) -> bool:
+        return self._backlog is not None and self._backlog.shelf.usable
 
     def _launch_all(self, loop: asyncio.AbstractEventLoop) -> None:
         """Launch while there are batches, requests to spare and a destination; else set a timer for it."""
@@ -189,26 +169,41 @@ class Lane:
             self._wake_timer = None
         now = loop.time()
         self._expire(now)
-        while len(self._held.flights) < self._concurrency and (
-            self._held.queue or self._held.waits
-        ):
+        held = self._held
+        while len(held.flights) < self._concurrency and self._has_work():
             route, ask_again_at = choose(self.routes, now)
             if route is None:
                 if ask_again_at < inf:
-                    self._wake_timer = loop.call_at(ask_again_at, self._pump)
+                    self._wake_timer = loop.call_at(ask_again_at, self.pump)
                 return
-            batch = self._next(probe=route.breaker.down)
+            if self._backlog is not None and not self._draining:
+                most = self._turns.old_most if held.queue else self._concurrency
+                self._backlog.load(now, most)
+            batch = self._next(probe=route.breaker.open)
             if batch is None:
                 return
             self._launch(loop, batch, route)
 
+    def _has_work(self) -> bool:
+        held = self._held
+        if held.queue or held.old or held.waits:
+            return True
+        return self._backlog is not None and self._backlog.shelf.items > 0
+
     def _expire(self, now: float) -> None:
-        while self._held.queue and now - self._held.queue[0].born >= self._retry.age_max:
-            self._give_up(self._held.queue.popleft(), "retries_exhausted")
+        while self._held.queue and now - self._held.queue[0].born >= self._age_max:
+            batch = self._held.queue.popleft()
+            self._held.leave(batch)
+            self.books.dropped(batch, "retries_exhausted")
 
     def _next(self, *, probe: bool) -> Batch | None:
-        """The batch at the head; for a probe one that waits will do, so that a quiet lane notices recovery."""
+        """Whose turn it is; for a probe one that waits will do, so that a quiet lane notices recovery."""
         held = self._held
+        old_in_flight = sum(flight.batch.old for flight in held.flights.values())
+        if self._turns.takes_old(
+            fresh=bool(held.queue), old=bool(held.old), old_in_flight=old_in_flight
+        ):
+            return held.old.popleft()
         if held.queue:
             return held.queue.popleft()
         batch = held.longest_waiting() if probe else None
@@ -217,9 +212,16 @@ class Lane:
         return batch
 
     def _launch(self, loop: asyncio.AbstractEventLoop, batch: Batch, route: Route) -> None:
+        origin = batch.origin
+        if self._tell_launch is not None and origin is not None and not origin.launched:
+            origin.launched = True
+            if origin.first:
+                self._tell_launch(origin.first, origin.last)
+        if batch.maybe_sent:
+            batch.maybe_sent = False
+            self.books.sent_again(batch)
         task = loop.create_task(route.sender.send(batch.data, batch.encoding))
-        self._held.flights[task] = Flight(batch, route, loop.time())
-        route.launched(batch)
+        self._held.flights[task] = Flight(batch, route, loop.time(), route.launched(batch))
         task.add_done_callback(self._landed)
 
     def _landed(self, task: asyncio.Task[Outcome]) -> None:
@@ -227,84 +229,96 @@ class Lane:
         if flight is None:  # abandoned by the drain, and counted there
             return
         outcome = self._outcome(task)
+        if flight.is_probe:
+            flight.route.breaker.probed()
         flight.route.attempted(flight.batch, outcome)
         self._verdicts[outcome.verdict](flight, outcome)
-        self._pump()
+        self.pump()
 
     def _outcome(self, task: asyncio.Task[Outcome]) -> Outcome:
         """What the flight came to; a bug in a sender is a failed attempt, and loud."""
         if task.cancelled():
-            return Outcome(verdicts.RETRY, "internal", "cancelled from outside")
+            return Outcome(verdicts.RETRY, "internal", "cancelled from outside", ambiguous=True)
         failure = task.exception()
         if failure is None:
             return task.result()
-        self._log.fault(failure)
-        name = type(failure).__name__
-        return Outcome(verdicts.RETRY, "internal", f"a fault of tracefwd's own: {name}")
+        self.books.log.fault(failure)
+        text = f"a fault of tracefwd's own: {type(failure).__name__}"
+        return Outcome(verdicts.RETRY, "internal", text, ambiguous=True)
 
     # What an attempt came to.
 
     def _delivered(self, flight: Flight, outcome: Outcome) -> None:
+        batch = flight.batch
         self._reached(flight)
-        flight.route.finished(flight.batch, outcome)
-        self._held.leave(flight.batch)
-        self.account.delivered += flight.batch.items
+        flight.route.finished(batch, outcome)
+        self._held.leave(batch)
+        if batch.stored is not None or not batch.old:
+            self._searches = SEARCHES_MAX
+        self.books.delivered(batch, unacknowledged=outcome.verdict == verdicts.UNACKNOWLEDGED)
 
     def _rejected(self, flight: Flight, outcome: Outcome) -> None:
         self._reached(flight)
-        batch = flight.batch
-        flight.route.finished(batch, outcome)
-        self._held.leave(batch)
-        reason = verdicts.ledger_reason(outcome)
-        self.account.reject(reason, batch.items)
-        where = flight.route.where
-        text = f"{where} refused {self._at[1]} for good: {outcome.detail}"
-        self._refusals.add(text, batch.items, self._now())
-        self._log.rejected(reason, batch.items, where, outcome.detail)
+        flight.route.finished(flight.batch, outcome)
+        self._held.leave(flight.batch)
+        self.books.rejected(flight.batch, outcome, flight.route.where, self._now())
 
     def _too_large(self, flight: Flight, outcome: Outcome) -> None:
         """Two batches in its place, at the head; a single line has no halves and never passes."""
-        batch = flight.batch
-        if batch.items < 2:
-            refusal = Outcome(verdicts.REJECTED, outcome.reason, outcome.detail)
-            self._rejected(flight, refusal)
+        if flight.batch.items < 2:
+            self._rejected(flight, Outcome(verdicts.REJECTED, outcome.reason, outcome.detail))
+        else:
+            self._halve(flight, old=flight.batch.old)
+
+    def _has_bad_line(self, flight: Flight, outcome: Outcome) -> None:
+        """Search for it in halves, beside the fresh batches, until it is alone."""
+        detail = outcome.detail
+        if flight.batch.items > 1 and self._searches > 0:
+            self._searches -= 1
+            self._halve(flight, old=True)
             return
+        if flight.batch.items > 1:
+            detail = f"{detail} (too many bad lines to look for each: all lines of the batch are given up)"
+        self._rejected(flight, Outcome(verdicts.REJECTED, outcome.reason, detail))
+
+    def _halve(self, flight: Flight, *, old: bool) -> None:
+        batch, held = flight.batch, self._held
         self._reached(flight)
         flight.route.returned(batch)
-        self._held.leave(batch)
+        held.leave(batch)
         parts = halves(plain(batch.data, batch.encoding), batch.items)
         for data, items in reversed(parts):
-            half = self._packed(data, items, batch.born)
-            half.attempts = batch.attempts
-            self._held.queue.appendleft(half)
-        self._make_room(0)  # halves pack a little worse than the whole
+            half = self._gathering.packed(data, items, batch.born, batch.origin)
+            half.attempts, half.maybe_sent, half.old = batch.attempts, batch.maybe_sent, old
+            held.give_back(half)
+        if batch.origin is not None:
+            batch.origin.pieces += 1
+        self._gathering.make_room(0)  # halves pack a little worse than the whole
 
     def _failed(self, flight: Flight, outcome: Outcome) -> None:
         """Again later: the lane takes a breath, the batch waits its own, longer one."""
-        batch, route, launched_at = flight
+        batch, route = flight.batch, flight.route
         now = self._now()
         route.returned(batch)
         route.trouble = outcome.detail
         batch.attempts += 1
+        batch.maybe_sent = batch.maybe_sent or outcome.ambiguous
         breaker = route.breaker
         was_down = breaker.down
-        breaker.failed(now, launched_at, outage=verdicts.is_outage(outcome))
+        breaker.failed(now, flight.launched_at, outage=verdicts.is_outage(outcome))
+        breaker.paused = outcome.reason in verdicts.PAUSING
         asked_s = (outcome.retry_after_ms or 0) / 1000
-        breath_s = self._backoff_s(breaker.rounds)
-        if breaker.down:
-            breath_s = probe_wait_s(self._random.random())
-        breaker.ready_at = now + self._bounded(max(breath_s, asked_s))
-        self._log.failed(route, outcome, went_down=breaker.down and not was_down)
-        if breaker.down and any(not other.breaker.down for other in self.routes):
-            self._held.queue.appendleft(batch)  # somebody else takes it now
-            return
-        wait_s = self._bounded(max(self._backoff_s(batch.attempts), asked_s))
-        left_s = batch.born + self._retry.age_max - now
-        self._wait(batch, max(0.0, min(wait_s, left_s)))
-
-    def _backoff_s(self, attempt: int) -> float:
-        unit = self._random.random()
-        return backoff_s(attempt, self._retry.backoff_base, self._retry.backoff_max, unit)
+        breaker.wait(now + self._bounded(max(self._patience.breath_s(breaker), asked_s)))
+        self.books.log.failed(route, outcome, went_down=breaker.down and not was_down)
+        elsewhere = breaker.down and any(not other.breaker.down for other in self.routes)
+        wait_s = self._bounded(max(self._patience.backoff_s(batch.attempts), asked_s))
+        if batch.stored is not None and self._backlog is not None:
+            self._backlog.put_back(batch, now if elsewhere else now + wait_s)
+        elif elsewhere:
+            self._held.give_back(batch)  # somebody else takes it now
+        else:
+            left_s = batch.born + self._age_max - now
+            self._wait(batch, max(0.0, min(wait_s, left_s)))
 
     def _bounded(self, wait_s: float) -> float:
         return min(wait_s, DRAIN_WAIT_S) if self._draining else wait_s
@@ -315,70 +329,122 @@ class Lane:
 
     def _waited(self, batch: Batch) -> None:
         del self._held.waits[batch]
-        self._held.queue.appendleft(batch)
-        self._pump()
+        self._held.give_back(batch)
+        self.pump()
 
     def _reached(self, flight: Flight) -> None:
         """An answer that settles the batch: the destination is there."""
         route = flight.route
         if route.breaker.down:
-            self._log.back(route)
+            self.books.log.back(route)
         route.trouble = ""
         route.breaker.succeeded()
 
-    # Losses.
+    # The spool's news.
 
-    def _give_up(self, batch: Batch, reason: str) -> None:
-        self._held.leave(batch)
-        self._drop(reason, batch.items)
+    def spooled(self, batch: Batch, *, ok: bool) -> None:
+        """The batch's way to the spool has ended; not ok: it is back in its queue."""
+        if self._stopped:
+            self._spooled_late(batch, ok=ok)
+        elif ok:
+            self._held.leave(batch)
+            self.books.spooled(batch)
 
-    def _drop(self, reason: str, items: int) -> None:
-        self.account.drop(reason, items)
-        self._log.dropped(reason, items)
+    def _spooled_late(self, batch: Batch, *, ok: bool) -> None:
+        """After the time for leaving: it was counted as kept (the journal has it) or as dropped."""
+        if ok and batch.origin is not None:
+            self._held.kept_items -= batch.items
+            self.books.spooled(batch)
+        elif ok:
+            self.books.found(batch.items)
+
+    def lost(self, items: int, reason: str) -> None:
+        self.books.lost(items, reason)
+
+    def _found(self, items: int) -> None:
+        self.books.found(items)
+        self.pump()
 
     # Leaving.
 
     async def drain(self, budget_s: float) -> None:
-        """Deliver within the budget; what is left then is dropped.  Whoever is cancelled here drops at once."""
+        """Deliver within the budget; what is left then is spooled, kept (the journal has it) or dropped.
+
+        Whoever is cancelled here keeps or drops at once.
+        """
         self._draining = True
         try:
             if self._loop is not None:
+                saves = self._can_spool() and not self.books.has_journal
                 self._hurry()
-                with suppress(TimeoutError):  # what is left is counted next
-                    async with asyncio.timeout(budget_s):
-                        await self._empty.wait()
+                await self._settle(budget_s * (DRAIN_DELIVER_SHARE if saves else 1.0))
+                if self._can_spool() and not self._held.is_empty():
+                    self._save()
+                    await self._settle(budget_s * (1.0 - DRAIN_DELIVER_SHARE))
         finally:
             tasks = self._abandon()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _settle(self, budget_s: float) -> None:
+        with suppress(TimeoutError):  # what is left is counted next
+            async with asyncio.timeout(budget_s):
+                await self._settled.wait()
 
     def _hurry(self) -> None:
         """Nobody waits any longer: not the open batch, not those that failed, not the breath."""
         now = self._now()
         for batch in sorted(self._held.waits, key=lambda waiting: -waiting.born):
             self._held.take_out(batch)
-            self._held.queue.appendleft(batch)
+            self._held.give_back(batch)
+        if self._backlog is not None:
+            self._backlog.unload()
         for route in self.routes:
             if route.breaker.ready_at < inf:  # else its probe is under way
                 route.breaker.ready_at = min(route.breaker.ready_at, now)
-        self._close_batch()
-        self._pump()
+        self._gathering.hurry()
+        self.pump()
+
+    def _save(self) -> None:
+        """Bring to the spool what neither it nor the journal has; nothing is launched any more."""
+        assert self._backlog is not None
+        self._saving = True
+        self._settled.clear()
+        for task, flight in list(self._held.flights.items()):
+            if flight.batch.origin is None:
+                del self._held.flights[task]
+                task.cancel()
+                flight.route.returned(flight.batch)
+                flight.batch.maybe_sent = True
+                self._held.give_back(flight.batch)
+        self._backlog.spill_loose()
+        self.pump()
 
     def _abandon(self) -> list[asyncio.Task[Outcome]]:
-        """Count everything that is still held as dropped; returns the cancelled flights."""
+        """Count everything that is still held as kept or dropped; returns the cancelled flights."""
+        self._gathering.stop()
         self._stopped = True
-        left = self._held.items()
-        flights = self._held.flights.copy()
-        self._held.clear()
+        held = self._held
+        flights = held.flights.copy()
         for task, flight in flights.items():
             task.cancel()
             flight.route.returned(flight.batch)
-        for handle in (self._age_timer, self._wake_timer):
-            if handle is not None:
-                handle.cancel()
-        self._age_timer = self._wake_timer = None
-        if left:
-            self._drop("drain_budget", left)
-        self._log.close()
+        if self._backlog is not None:
+            self._backlog.stop()
+        kept = dropped = 0
+        for batch in [*held.all_batches(), *held.storing]:
+            if batch.stored is not None and self._backlog is not None:
+                self._backlog.put_back(batch, 0.0)
+            elif batch.origin is not None:
+                kept += batch.items
+            else:
+                dropped += batch.items
+        held.clear()
+        held.kept_items = kept
+        if self._wake_timer is not None:
+            self._wake_timer.cancel()
+            self._wake_timer = None
+        self.books.refused_entry(dropped, "dropped", "drain_budget", None)
+        self.books.log.close()
         return list(flights)
 
     # What others ask.
@@ -395,22 +461,18 @@ class Lane:
 
     def refused(self) -> list[str]:
         """What was refused for good lately, in words."""
-        return self._refusals.lines(self._now())
+        return self.books.refusals.lines(self._now())
 
     def samples(self) -> Samples:
         """The lane's own figures and those of its routes."""
         prefix = "tracefwd_exporter_"
-        dropped = self.account.dropped
         total: Samples = {
             f"{prefix}queue_items": {self._at: self._held.items()},
             f"{prefix}queue_bytes": {self._at: self._held.size_bytes},
-            f"{prefix}queue_bytes_max": {self._at: self._queue_bytes_max},
-            f"{prefix}dropped_items_total": {(*self._at, why): n for why, n in dropped.items()},
+            f"{prefix}queue_bytes_max": {self._at: self._gathering.queue_bytes_max},
+            f"{prefix}paused": {self._at: int(any(r.breaker.paused for r in self.routes))},
         }
-        too_long = self.account.rejected.get("too_long_for_target", 0)
-        if too_long:
-            at = (*self._at, "too_long_for_target")
-            total[f"{prefix}rejected_items_total"] = {at: too_long}
+        add_samples(total, self.books.samples())
         for route in self.routes:
             add_samples(total, route.samples())
         return total

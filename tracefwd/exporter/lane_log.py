@@ -20,6 +20,9 @@ _DROP_ADVICE = {
     "queue_full": "the target was slower than the intake; see exporter.queue_bytes_max",
     "drain_budget": "not delivered before the end; see service.drain_timeout",
     "retries_exhausted": "older than exporter.retry.age_max; see the failures before",
+    "spool_full": "the spool is full; see spool.bytes_max and spool.full",
+    "spool_expired": "older than spool.age_max; see the failures before",
+    "spool_damaged": "their file in the spool cannot be read any more; see the disk",
 }
 logger = logging.getLogger("tracefwd.exporter")
 

@@ -45,11 +45,12 @@ class Route:
         self._acknowledged = 0
         self._results: dict[str, int] = {}
 
-    def launched(self, batch: Batch) -> None:
-        self.breaker.launched()
+    def launched(self, batch: Batch) -> bool:
+        """Whether this attempt is a probe."""
         self._in_flight += 1
         self._items_in_flight += batch.items
         self.account.received += batch.items
+        return self.breaker.launched()
 
     def attempted(self, batch: Batch, outcome: Outcome) -> None:
         """Count an attempt's result, whatever it is."""
@@ -99,6 +100,7 @@ class Flight(NamedTuple):
     batch: Batch
     route: Route
     launched_at: float
+    is_probe: bool
 
 
 def choose(routes: list[Route], now: float) -> tuple[Route | None, float]:

@@ -5,21 +5,30 @@ blocked (the settings give this signal no URL), or held.  Failovers keep account
 """
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from random import Random
+from typing import Any
 
 from tracefwd.errors import StartError
+from tracefwd.exporter.backlog import Shelf
 from tracefwd.exporter.destination import Destination
 from tracefwd.exporter.lane import Lane
 from tracefwd.exporter.route import Route
 from tracefwd.ledger import Account
 from tracefwd.metrics import Samples, add
-from tracefwd.model import Payload, Signal
+from tracefwd.model import Payload, Reject, Signal
+from tracefwd.quarantine import Quarantine
 from tracefwd.settings import ExporterSettings, TargetSettings
 
 
 class Target:
-    """``offer`` may be called from construction on; things move between ``start`` and the end of ``drain``."""
+    """``offer`` may be called from construction on; things move between ``start`` and the end of ``drain``.
+
+    ``shelves`` gives each lane (TARGET/SIGNAL) its place in the spool; a tee has none.  ``done`` and ``launched`` tell
+    the journal by lane, as in ``lane_books.py``.
+    """
 
     def __init__(
         self,
@@ -28,16 +37,33 @@ class Target:
         *,
         failovers: Sequence[TargetSettings] = (),
         seed: int = 0,
+        shelves: Callable[[str], Shelf] | None = None,
+        spool_after_s: float = 30.0,
+        done: Callable[[str, int, int, dict[str, Any]], None] | None = None,
+        launched: Callable[[str, int, int], None] | None = None,
     ) -> None:
         self.name = settings.name
         self.role = settings.role
         self._destinations = [Destination(each, exporter) for each in (settings, *failovers)]
         # Jitter, no secrets; seeded so that a test is the same every time.
         random = Random(seed)  # noqa: S311
-        self._lanes = {
-            signal: Lane(self.name, signal, self._routes(signal), exporter, random)
-            for signal in Signal
-        }
+        self._quarantine = Quarantine()
+        self._lanes: dict[Signal, Lane] = {}
+        for signal in Signal:
+            lane = f"{self.name}/{signal}"
+            self._lanes[signal] = Lane(
+                self.name,
+                signal,
+                self._routes(signal),
+                exporter,
+                random,
+                # A copy that nobody waits for must not take the room, nor the disk's time, of the others.
+                shelf=None if shelves is None or self.role == "tee" else shelves(lane),
+                spool_after_s=spool_after_s,
+                done=None if done is None else partial(done, lane),
+                launched=None if launched is None else partial(launched, lane),
+                show=self._show,
+            )
         self.accounts: dict[Signal, Account] = {s: lane.account for s, lane in self._lanes.items()}
 
     def _routes(self, signal: Signal) -> list[Route]:
@@ -49,9 +75,20 @@ class Target:
             if signal in destination.senders
         ]
 
-    def offer(self, payload: Payload) -> None:
-        """Take a payload for delivery; never waits, never raises."""
-        self._lanes[payload.signal].offer(payload)
+    def offer(self, payload: Payload, seq: int = 0) -> None:
+        """Take a payload for delivery; never waits, never raises.  ``seq``: the journal entry that holds it."""
+        self._lanes[payload.signal].offer(payload, seq)
+
+    def takes(self, signal: Signal) -> bool:
+        """Whether there is a URL for it; else everything offered is blocked."""
+        return bool(self._lanes[signal].routes)
+
+    def offered_again(self, payload: Payload) -> None:
+        """Count what an earlier process may have sent already, and is now offered once more."""
+        self._lanes[payload.signal].books.offered_again(payload)
+
+    def _show(self, reject: Reject) -> None:
+        self._quarantine.add((reject,), time.time_ns() // 1_000)
 
     async def start(self) -> None:
         """Raises ``StartError`` (a file of certificate authorities); an unreachable target is no error."""
@@ -88,6 +125,10 @@ class Target:
             for destination in self._destinations
             if destination is not own
         }
+
+    def rejected_samples(self) -> list[dict[str, str]]:
+        """The newest single lines that a destination refused, values masked, with its reasons."""
+        return self._quarantine.show()
 
     def samples(self) -> Samples:
         total: Samples = {}

@@ -106,10 +106,11 @@ class TcpSender:
                 await connection.write(plain(data, encoding))
             whole = True
         except TimeoutError:
-            return Outcome(verdicts.RETRY, "timeout", "not taken within exporter.request_timeout")
+            detail = "not taken within exporter.request_timeout"
+            return Outcome(verdicts.RETRY, "timeout", detail, ambiguous=True)
         except OSError as failure:
             detail = f"the connection broke ({failure.strerror or 'closed'})"
-            return Outcome(verdicts.RETRY, "connection", detail)
+            return Outcome(verdicts.RETRY, "connection", detail, ambiguous=True)
         finally:
             if whole:
                 self._idle.append(connection)

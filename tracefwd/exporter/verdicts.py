@@ -1,4 +1,4 @@
-"""What a target's status means: delivered, again later, in halves, or never.  Pure tables.
+"""What a target's answer, or its silence, means: delivered, again later, in halves, or never.  Pure tables.
 
 The question is always what we should do next.  Statuses that stand in no table follow their class.
 Sources: the Java proxy's and the SDKs' senders; different from them where they lose or loop: what can never
@@ -13,6 +13,7 @@ DELIVERED = "delivered"
 UNACKNOWLEDGED = "unacknowledged"
 RETRY = "retry"
 SPLIT = "split"
+BISECT = "bisect"
 REJECTED = "rejected"
 
 # 406 is the backend's pushback, 407 an HTTP proxy between us, 408 a slow network.
@@ -21,7 +22,8 @@ _LATER = dict.fromkeys((401, 406, 407, 408, 425, 429), RETRY) | {413: SPLIT}
 OUTCOMES: dict[str, dict[int, str]] = {
     # A proxy's 403 says that the account has no histograms, traces or span logs: no retry changes that.
     "proxy": _LATER | {403: REJECTED},
-    "direct": _LATER | {403: RETRY},
+    # The backend refuses a request for one bad line in it; a proxy takes every line and says nothing.
+    "direct": _LATER | {403: RETRY, 400: BISECT},
 }
 _BY_CLASS = {2: DELIVERED, 3: REJECTED, 4: REJECTED}
 
@@ -29,6 +31,10 @@ _NAMED = frozenset(int(status) for status in HTTPStatus)
 
 # Failures that a person mends, by a better token.
 CREDENTIALS = frozenset({"auth", "http_401", "http_403"})
+# Of these, what the target itself says: no hurry mends it.
+PAUSING = frozenset({"http_401", "http_403"})
+# Gateways that lost sight of a request, which may have arrived behind them.
+_AMBIGUOUS_STATUSES = frozenset({502, 504})
 # Failures where somebody answered: another destination would not be better.
 _ANSWERED = frozenset(
     {"auth", *(f"http_{status}" for status in (401, 403, 406, 407, 408, 425, 429))}
@@ -36,7 +42,7 @@ _ANSWERED = frozenset(
 
 
 def verdict(kind: str, status: int) -> str:
-    """One of the five words of ``Outcome.verdict``; ``kind`` is the target's, proxy or direct."""
+    """One of the words of ``Outcome.verdict``; ``kind`` is the target's, proxy or direct."""
     return OUTCOMES[kind].get(status) or _BY_CLASS.get(status // 100, RETRY)
 
 
@@ -45,6 +51,11 @@ def reason(status: int) -> str:
     if status in _NAMED:
         return f"http_{status}"
     return f"http_{status // 100}xx" if 1 <= status // 100 <= 9 else "http_odd"
+
+
+def is_ambiguous(status: int) -> bool:
+    """Whether the lines may have been taken although the answer says something else."""
+    return status in _AMBIGUOUS_STATUSES
 
 
 def is_outage(outcome: Outcome) -> bool:

@@ -1,0 +1,165 @@
+"""A lane's books: its account in the ledger, what it says in the log, and who is told when lines are over.
+
+Every way in which a line's time in a lane can end has one method here, so that account, log and journal cannot
+disagree.  ``done(first, last, outcome)`` tells the journal: ``first`` and ``last`` are seqs of entries (both 0:
+counts only, of batches that came out of the spool), ``outcome`` is as in ``origin.py``.  ``spooled`` in it is
+negative when a batch has left the spool.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from tracefwd.exporter import verdicts
+from tracefwd.exporter.batch import Batch
+from tracefwd.exporter.compress import plain
+from tracefwd.exporter.doubled import red_spans
+from tracefwd.exporter.lane_log import LaneLog
+from tracefwd.exporter.origin import Origin, add_outcome
+from tracefwd.exporter.refusals import Refusals
+from tracefwd.ledger import Account
+from tracefwd.limits import REJECT_SAMPLE_BYTES_MAX
+from tracefwd.metrics import Samples
+from tracefwd.model import Outcome, Payload, Reject, Signal, Stored
+
+Done = Callable[[int, int, dict[str, Any]], None]
+"""``(first seq, last seq, outcome)``; never raises."""
+Launched = Callable[[int, int], None]
+"""``(first seq, last seq)``: lines of these entries are about to be sent for the first time."""
+
+
+class LaneBooks:
+    """``show`` gets single lines that were refused.
+
+    ``remove`` deletes a batch of the spool whose lines are all over; it is called after ``done``.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        signal: Signal,
+        held: Callable[[], int],
+        done: Done | None,
+        show: Callable[[Reject], None],
+    ) -> None:
+        self.account = Account(held)
+        self.log = LaneLog(f"{name}/{signal}")
+        self.refusals = Refusals()
+        self.remove: Callable[[Stored], None] | None = None
+        self._at = (name, str(signal))
+        self._signal = signal
+        self._done = done
+        self._show = show
+        self._resent = 0
+        self._red_resent = 0
+
+    @property
+    def has_journal(self) -> bool:
+        return self._done is not None
+
+    def origin(self, first: int, last: int) -> Origin | None:
+        """For lines of these entries, if there is somebody to tell."""
+        return Origin(first, last) if first and self._done is not None else None
+
+    # The end of a batch, or of a part of one.
+
+    def delivered(self, batch: Batch, *, unacknowledged: bool) -> None:
+        self.account.delivered += batch.items
+        if batch.origin is not None:
+            if unacknowledged:
+                batch.origin.note(batch.items, "unacknowledged")
+            self._over(batch, "delivered")
+
+    def rejected(self, batch: Batch, outcome: Outcome, where: str, now: float) -> None:
+        reason = verdicts.ledger_reason(outcome)
+        self.account.reject(reason, batch.items)
+        text = f"{where} refused {self._at[1]} for good: {outcome.detail}"
+        self.refusals.add(text, batch.items, now)
+        if batch.items == 1:
+            line = plain(batch.data, batch.encoding)[:REJECT_SAMPLE_BYTES_MAX]
+            self._show(Reject(reason, where, outcome.detail, line))
+        self.log.rejected(reason, batch.items, where, outcome.detail)
+        self._over(batch, "rejected", reason)
+
+    def dropped(self, batch: Batch, reason: str) -> None:
+        self._drop(batch.items, reason)
+        self._over(batch, "dropped", reason)
+
+    def spooled(self, batch: Batch) -> None:
+        """It is on disk; the account goes on holding it."""
+        self._over(batch, "spooled")
+
+    # Lines without a batch.
+
+    def refused_entry(self, items: int, state: str, reason: str, origin: Origin | None) -> None:
+        """Lines that found no place: ``blocked`` or ``dropped``."""
+        if not items:
+            return
+        if state == "blocked":
+            self.account.blocked += items
+        else:
+            self._drop(items, reason)
+        if origin is not None:
+            origin.note(items, state, reason)
+
+    def lost(self, items: int, reason: str) -> None:
+        """Lines that the spool had to give up."""
+        self._drop(items, reason)
+        if self._done is not None:
+            outcome: dict[str, Any] = {"spooled": -items}
+            add_outcome(outcome, items, "dropped", reason)
+            self._done(0, 0, outcome)
+
+    def found(self, items: int) -> None:
+        """Lines that an earlier process spooled."""
+        self.account.received += items
+
+    def finish(self, origin: Origin) -> None:
+        """Tell whoever has to know that all lines of it are over."""
+        outcome = origin.outcome
+        if origin.stored is not None:
+            add_outcome(outcome, -origin.stored.items, "spooled")
+        if self._done is not None:
+            self._done(origin.first, origin.last, outcome)
+        if origin.stored is not None and self.remove is not None:
+            self.remove(origin.stored)
+
+    # Doubles.
+
+    def sent_again(self, batch: Batch) -> None:
+        """An attempt before may have arrived."""
+        self.count_again(batch.items, plain(batch.data, batch.encoding))
+
+    def offered_again(self, payload: Payload) -> None:
+        """An earlier process may have sent it."""
+        self.count_again(payload.items, payload.data)
+
+    def count_again(self, items: int, lines: bytes) -> None:
+        self._resent += items
+        self._red_resent += red_spans(self._signal, lines)
+
+    def samples(self) -> Samples:
+        prefix = "tracefwd_exporter_"
+        at = self._at
+        dropped = self.account.dropped
+        total: Samples = {
+            f"{prefix}dropped_items_total": {(*at, why): n for why, n in dropped.items()},
+            f"{prefix}maybe_duplicated_items_total": {at: self._resent},
+        }
+        if self._signal in (Signal.POINTS, Signal.DISTRIBUTIONS):
+            total[f"{prefix}red_maybe_doubled_total"] = {at: self._red_resent}
+        too_long = self.account.rejected.get("too_long_for_target", 0)
+        if too_long:
+            total[f"{prefix}rejected_items_total"] = {(*at, "too_long_for_target"): too_long}
+        return total
+
+    def _drop(self, items: int, reason: str) -> None:
+        self.account.drop(reason, items)
+        self.log.dropped(reason, items)
+
+    def _over(self, batch: Batch, state: str, reason: str = "") -> None:
+        origin = batch.origin
+        if origin is not None and origin.over(batch.items, state, reason):
+            self.finish(origin)
+
+
+__all__ = ["Done", "LaneBooks", "Launched"]
