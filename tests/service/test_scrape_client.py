@@ -51,7 +51,7 @@ async def client(
 async def fetched(url: str, **options: Any) -> bytes:
     pieces: list[bytes] = []
     async with client(url, **options) as made:
-        await made.scrape(pieces.append)
+        await made.scrape(lambda _: pieces.append)
     return b"".join(pieces)
 
 
@@ -60,7 +60,7 @@ async def refused(url: str, **options: Any) -> tuple[str, str, bytes]:
     pieces: list[bytes] = []
     async with client(url, **options) as made:
         with pytest.raises(ScrapeFailed) as caught:
-            await made.scrape(pieces.append)
+            await made.scrape(lambda _: pieces.append)
     return caught.value.reason, str(caught.value), b"".join(pieces)
 
 
@@ -95,11 +95,11 @@ async def test_a_token_file_is_read_again_for_each_scrape(tmp_path: Path) -> Non
         async with client(f"{server.url}/m", bearer_token_file=str(token)) as made:
             for value in ("first", "second"):
                 token.write_text(f"{value}\n")
-                await made.scrape(lambda _: None)
+                await made.scrape(lambda _: lambda _: None)
                 assert server.header("authorization") == f"Bearer {value}"
             token.unlink()
             with pytest.raises(ScrapeFailed) as caught:
-                await made.scrape(lambda _: None)
+                await made.scrape(lambda _: lambda _: None)
         assert caught.value.reason == "file"
         assert str(token) in str(caught.value)
         assert len(server.heads) == 2
@@ -147,7 +147,7 @@ async def test_gzip_is_inflated_in_pieces(coding: str) -> None:
         exporter(answer(gzip.compress(body), Content_Encoding=coding)) as server,
         client(f"{server.url}/m") as made,
     ):
-        await made.scrape(lambda piece: sizes.append(len(piece)))
+        await made.scrape(lambda _: lambda piece: sizes.append(len(piece)))
         assert made.wire_bytes == len(gzip.compress(body))
     assert sum(sizes) == len(body)
     assert max(sizes) <= PIECE_BYTES
@@ -236,7 +236,7 @@ async def test_a_failing_taker_is_no_failure_of_the_network() -> None:
 
     async with exporter(answer()) as server, client(f"{server.url}/m") as made:
         with pytest.raises(ValueError, match="a bug"):
-            await made.scrape(take)
+            await made.scrape(lambda _: take)
 
 
 # Where credentials go
@@ -354,15 +354,15 @@ async def test_a_renewed_authority_is_read_again(tmp_path: Path) -> None:
         client(f"{server.url}/m", tls_config=TlsConfigSettings(ca_file=str(trusted))) as made,
     ):
         with pytest.raises(ScrapeFailed) as caught:
-            await made.scrape(lambda _: None)
+            await made.scrape(lambda _: lambda _: None)
         assert caught.value.reason == "tls"
         renewed = tmp_path / "renewed"
         renewed.write_bytes(new.ca_file.read_bytes())
         renewed.replace(trusted)
-        await made.scrape(lambda _: None)
+        await made.scrape(lambda _: lambda _: None)
         trusted.unlink()
         with pytest.raises(ScrapeFailed) as caught:
-            await made.scrape(lambda _: None)
+            await made.scrape(lambda _: lambda _: None)
         assert caught.value.reason == "file"
 
 

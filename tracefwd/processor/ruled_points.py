@@ -1,12 +1,14 @@
 """An operator's preprocessor rules for scraped points, between translation and delivery.
 
-A rule sees a point as the Wavefront proxy's own port would read its line: name, source, tags, time, value.  What rules
-leave is held to Wavefront's limits again, as in ``ruled.py``.  A line that no rule changed stays the very line it was.
+A rule sees a point as the Wavefront proxy's own port would: its line as text, then name, source, tags, time, value.
+What rules leave is held to Wavefront's limits again, as in ``ruled.py``.  A line that no rule changed stays the very
+line it was.
 
 Only where there are rules for points is a line read back; distributions pass as they are.  Pure but for the rules' own
 counts.
 """
 
+import math
 import re
 from typing import NamedTuple
 
@@ -26,7 +28,9 @@ Tag = tuple[str, str]
 
 # Between quotes; a quote is part of the text if, and only if, a backslash is before it.
 _TEXT = r'"((?:[^"]|(?<=\\)")*)"'
-_LINE = re.compile(rf"{_TEXT} (\S+) (\d+) source={_TEXT}(.*)", re.DOTALL)
+_LINE = re.compile(
+    rf"{_TEXT} (\S+) ([0-9]{{1,13}}) source={_TEXT}((?: {_TEXT}={_TEXT})*)", re.DOTALL
+)
 _TAG = re.compile(rf" {_TEXT}={_TEXT}", re.DOTALL)
 _NAME_BAD = re.compile(r"[^,\-./0-9A-Za-z_]")
 _LEADS = ("~", "\u2206", "\u0394")
@@ -35,7 +39,7 @@ _RESERVED = frozenset({"host", "source", "tag"})
 
 
 class Ruled(NamedTuple):
-    """What rules leave of a payload; ``invalid`` are points without a name, which nobody takes."""
+    """What rules leave of a payload; ``invalid`` are lines that are no points any more, which nobody takes."""
 
     payload: Payload | None
     blocked: int = 0
@@ -60,7 +64,7 @@ class RuledPoints:
     def samples(self) -> dict[tuple[str, ...], float]:
         """(rule, result) -> points, since the start."""
         total = dict(self._past)
-        ours = {rule.id for rule in self.rules.points}
+        ours = {rule.id for rule in self.rules.points} | {rule.id for rule in self.rules.lines}
         for rule, counts in self.rules.counts().items():
             if rule not in ours:
                 continue
@@ -74,7 +78,7 @@ class RuledPoints:
         return total
 
     def filter(self, payload: Payload) -> Ruled:
-        if payload.signal != Signal.POINTS or not self.rules.points:
+        if payload.signal != Signal.POINTS or not (self.rules.points or self.rules.lines):
             return Ruled(payload)
         kept: list[str] = []
         blocked = invalid = 0
@@ -94,9 +98,13 @@ class RuledPoints:
 
     def _pass(self, line: str) -> str | None:
         """The line after the rules; None: blocked, "": it cannot be a point any more."""
-        match = _LINE.fullmatch(line)
-        assert match is not None, "a line of ours is as ours are"
-        name, value, seconds, source, rest = match.groups()
+        changed = self.rules.apply_line(line)
+        if changed is None:
+            return None
+        match = _LINE.fullmatch(changed)
+        if match is None or not _is_number(match[2]):
+            return ""
+        name, value, seconds, source, rest = match.group(1, 2, 3, 4, 5)
         tags = [(key, _unquoted(text)) for key, text in _TAG.findall(rest)]
         subject = Subject(
             _unquoted(name),
@@ -108,9 +116,10 @@ class RuledPoints:
         before = subject.name, subject.source
         if not self.rules.apply_point(subject):
             return None
-        if (subject.name, subject.source) == before and subject.annotations == tags:
+        is_same = (subject.name, subject.source) == before and subject.annotations == tags
+        if is_same and changed == line:
             return line
-        return self._settle(subject, tags, f"{value} {subject.start_ms // 1_000}")
+        return self._settle(subject, tags if changed == line else [], f"{value} {seconds}")
 
     def _settle(self, subject: Subject, before: list[Tag], when: str) -> str:
         name = self._name(subject.name)
@@ -167,6 +176,13 @@ class RuledPoints:
             count(self.repairs, "trailing_backslash")
             value = naming.guard_end(naming.cut(value, length_max - 1))
         return name, value
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text)) and "_" not in text
+    except ValueError:
+        return False
 
 
 def _unquoted(text: str) -> str:

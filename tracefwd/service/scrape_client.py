@@ -63,7 +63,7 @@ _FAILURES: tuple[tuple[type[BaseException], str, str], ...] = (
 
 
 class _TakeError(Exception):
-    """The receiver of the pieces failed: its own error must not pass for one of the network."""
+    """The taker of the pieces failed: its own error must not pass for one of the network."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__()
@@ -112,20 +112,20 @@ class ScrapeClient:
             await self._session.close()
             self._session = None
 
-    async def scrape(self, take: Callable[[bytes], None]) -> None:
-        """Hand the whole body to ``take``, piece by piece.
+    async def scrape(self, begin: Callable[[str], Callable[[bytes], None]]) -> None:
+        """Call ``begin`` with the content type when a body comes, and hand it to what that gives, piece by piece.
 
-        Raises ``ScrapeFailed``, or what ``take`` raised; what ``take`` got until then is the beginning of the body.
+        Raises ``ScrapeFailed``, or what a callable of the caller's raised; pieces until then are the body's beginning.
         """
         try:
             async with asyncio.timeout(self._timeout_s):
-                await self._scrape(take)
+                await self._scrape(begin)
         except _TakeError as failure:
             raise failure.error from None
         except (aiohttp.ClientError, OSError, ValueError) as failure:
             raise _translated(failure) from None  # its text may repeat what must not be shown
 
-    async def _scrape(self, take: Callable[[bytes], None]) -> None:
+    async def _scrape(self, begin: Callable[[str], Callable[[bytes], None]]) -> None:
         headers = self._authorization()
         # Read for http URLs, too: a file that is named and not there is a mistake that should show.
         context = self._tls.context()
@@ -142,6 +142,10 @@ class ScrapeClient:
             ) as answer:
                 if answer.status not in _REDIRECTS:
                     await _check(answer)
+                    try:
+                        take = begin(answer.headers.get("Content-Type", ""))
+                    except Exception as error:
+                        raise _TakeError(error) from error
                     await self._read(answer, take)
                     return
                 url = _redirected(url, answer.headers.get("Location"))

@@ -60,7 +60,7 @@ class Scrape(Protocol):
 
 
 class Translation(Protocol):
-    def begin(self, now_s: float) -> Scrape: ...
+    def begin(self, now_s: float, content_type: str = "") -> Scrape: ...
 
 
 class SourceLoop:
@@ -114,10 +114,9 @@ class SourceLoop:
     async def scrape(self) -> None:
         """Once, now.  Raises nothing: what went wrong is counted and told."""
         started = time.monotonic()
-        body = self._translation.begin(self._now_s())
         result, detail = "cancelled", ""
         try:
-            await self._client.scrape(lambda piece: self._offer(body.feed(piece)))
+            await self._scrape()
             result = "ok"
         except ScrapeFailed as failure:
             result, detail = failure.reason, str(failure)
@@ -125,12 +124,29 @@ class SourceLoop:
             LOG.exception("source %s: its scrape failed through a fault of ours", self.name)
             result, detail = "internal", "a fault of ours; see the log"
         finally:
-            self._offer(body.finish(complete=result == "ok"))
-            if result == "ok" and not body.counts.samples:
-                result, detail = EMPTY, "the body has no sample; does match[] select anything?"
             self._duration_s = time.monotonic() - started
-            self._add(body.counts)
             self._conclude(result, detail)
+
+    async def _scrape(self) -> None:
+        now_s = self._now_s()
+        bodies: list[Scrape] = []
+        whole = False
+
+        def begin(content_type: str) -> Callable[[bytes], None]:
+            body = self._translation.begin(now_s, content_type)
+            bodies.append(body)
+            return lambda piece: self._offer(body.feed(piece))
+
+        try:
+            await self._client.scrape(begin)
+            whole = True
+        finally:
+            # Also when it is cut off or cancelled: what was read is sent and counted.
+            for body in bodies:
+                self._offer(body.finish(complete=whole))
+                self._add(body.counts)
+        if not any(body.counts.samples for body in bodies):
+            raise ScrapeFailed(EMPTY, "the body has no sample; does match[] select anything?")
 
     def samples(self, *, counters_only: bool = False) -> metrics.Samples:
         name = self.name

@@ -4,14 +4,12 @@ A source that would send something else than its author meant is refused: a glob
 name, two ways of authentication.  Files are looked at by ``check_source_files`` alone: at a scrape they may be there.
 """
 
-import dataclasses
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from tracefwd.service.config_report import Report
 from tracefwd.service.masking import mask_secret_path
 from tracefwd.settings import (
-    FilterSettings,
     HttpConfigSettings,
     PrometheusSourceSettings,
     Settings,
@@ -41,11 +39,12 @@ def check_sources(settings: Settings, report: Report) -> None:
             report.refuse(f"{key}.url", reason, place=report.places.get(key, ""))
         _check_name(source, key, seen, index, report)
         _check_http(source.httpConfig, f"{key}.httpConfig", report)
-        _check_filters(source.filters, f"{key}.filters", report)
         _check_collection(source, f"{key}.collection", report)
         for name in source.tags:
             if not name.strip():
                 report.refuse(f"{key}.tags", "has a blank key; write {KEY: value}")
+    if settings.prometheus_sources:
+        _check_translation(settings, report)
 
 
 def _check_name(
@@ -85,25 +84,17 @@ def _check_http(http: HttpConfigSettings, key: str, report: Report) -> None:
         report.refuse(f"{key}.tls_config", reason)
 
 
-def _check_filters(filters: FilterSettings, key: str, report: Report) -> None:
+def _check_translation(settings: Settings, report: Report) -> None:
     """A glob that cannot be read would let everything through, or nothing: neither was meant."""
-    lists: dict[str, list[str]] = {}
-    for field in dataclasses.fields(filters):
-        value = getattr(filters, field.name)
-        if field.name == "tagGuaranteeList":
-            continue  # keys, no globs
-        if isinstance(value, dict):
-            lists.update((f"{field.name}.{tag}", globs) for tag, globs in value.items())
-        else:
-            lists[field.name] = value
-    if not any(lists.values()):
-        return
-    from tracefwd.metricspath.globs import problems  # only who filters pays for it
+    from tracefwd.metricspath import filters, translate  # only who scrapes pays for them
 
-    for name, globs in lists.items():
-        if not report.is_broken(f"{key}.{name}"):
-            for problem in problems(globs):
-                report.refuse(f"{key}.{name}", problem)
+    sentences = filters.check(settings.metrics.filters, "metrics.filters")
+    for index, source in enumerate(settings.prometheus_sources):
+        sentences += translate.check(source, f"{_KEY}[{index}]")
+    for sentence in sentences:
+        key, _, reason = sentence.partition(": ")
+        if not report.is_broken(key):
+            report.refuse(key, reason)
 
 
 def _check_collection(source: PrometheusSourceSettings, key: str, report: Report) -> None:

@@ -62,24 +62,32 @@ def balance(whole: dict[str, Any], *, ended: bool = False) -> tuple[bool, str]:
     """Whether every section of the ledger balances, and one line that says so for its spans.
 
     ``ledger balanced: received 12 = delivered 10 + rejected 2 (syntax 2)``, or what is missing where.  ``ended``: no
-    worker lives, so what is held is held by the spool.
+    worker lives, so what is held is held by the spool.  Where no span ever came, it is for points.
     """
     missing = {
         name: gap for name, part in sections(whole).items() if (gap := ledger.imbalance(part))
     }
-    terms = [f"delivered {whole['delivered']}"]
-    terms += [f"{state} {whole[state]}" for state in ("sampled_out", "blocked") if whole[state]]
+    points = whole[Signal.POINTS.value]
+    is_points = points["received"] and not whole["received"]
+    left, terms = _equation(points if is_points else whole, ended=ended)
+    left = f"points {left}" if is_points else left
+    if not missing:
+        return True, f"ledger balanced: {left} = {terms}"
+    gaps = ", ".join(f"{name} {gap:+d}" for name, gap in missing.items())
+    return False, f"ledger NOT balanced: missing {gaps}; {left} ≠ {terms}"
+
+
+def _equation(part: dict[str, Any], *, ended: bool) -> tuple[str, str]:
+    """The two sides of a section's law."""
+    terms = [f"delivered {part['delivered']}"]
+    terms += [f"{state} {part[state]}" for state in ("sampled_out", "blocked") if part[state]]
     for state in ("rejected", "dropped"):
-        if reasons := {reason: count for reason, count in whole[state].items() if count}:
+        if reasons := {reason: count for reason, count in part[state].items() if count}:
             detail = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
             terms.append(f"{state} {sum(reasons.values())} ({detail})")
-    if whole["held"]:
-        terms.append(f"held {whole['held']}{' (left in the spool)' if ended else ''}")
-    equation = f"received {whole['received']} {{}} {' + '.join(terms)}"
-    if not missing:
-        return True, "ledger balanced: " + equation.format("=")
-    gaps = ", ".join(f"{name} {gap:+d}" for name, gap in missing.items())
-    return False, f"ledger NOT balanced: missing {gaps}; {equation.format('≠')}"
+    if part["held"]:
+        terms.append(f"held {part['held']}{' (left in the spool)' if ended else ''}")
+    return f"received {part['received']}", " + ".join(terms)
 
 
 class Tally:
