@@ -14,7 +14,7 @@ from typing import Any
 from tracefwd.errors import StartError
 from tracefwd.metrics import Samples
 from tracefwd.service.tally import empty_ledger
-from tracefwd.service.worker import Parts
+from tracefwd.service.worker_parts import Parts
 from tracefwd.settings import Settings
 
 

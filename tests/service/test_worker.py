@@ -30,7 +30,8 @@ from tracefwd.service.control import (
     Start,
 )
 from tracefwd.service.tally import empty_ledger
-from tracefwd.service.worker import Parts, Worker
+from tracefwd.service.worker import Worker
+from tracefwd.service.worker_parts import Parts
 from tracefwd.settings import RedSettings, ServiceSettings, Settings
 
 

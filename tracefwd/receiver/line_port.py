@@ -66,6 +66,10 @@ class LinePort(HttpReceiver):
         super().__init__(settings, sink.ingest_lines, seed=seed, paths=_Everywhere(), guard=guard)
         self._unfinished = Unfinished(sink)
 
+    @property
+    def memory_bytes(self) -> int:
+        return super().memory_bytes + self._unfinished.bytes_kept
+
     def _connection(self) -> Connection:
         return LineConnection(self._intake, self._retire_at(), self._unfinished)
 

@@ -18,8 +18,18 @@ from typing import Protocol
 
 from tracefwd.metrics import Samples
 from tracefwd.processor.shed import Shedder
-from tracefwd.service.memory import CALM, REFUSE, STAGES, Limit, Machine, Pressure
+from tracefwd.service.memory import (
+    CALM,
+    REFUSE,
+    STAGES,
+    Limit,
+    Machine,
+    Pressure,
+    budget,
+    worker_share,
+)
 from tracefwd.service.units import format_size
+from tracefwd.settings import Settings
 
 LOG = logging.getLogger(__name__)
 
@@ -35,7 +45,7 @@ _TICK_S = 10.0
 
 
 class Intake(Protocol):
-    """What the watch needs of ``receiver.http.HttpReceiver``."""
+    """Who takes posts."""
 
     def set_overloaded(self, overloaded: bool) -> None: ...
 
@@ -155,6 +165,72 @@ class MemoryWatch:
         }
 
 
+class Reds(Protocol):
+    """What the watch needs of ``pipeline.Pipeline``."""
+
+    shedder: Shedder
+
+    @property
+    def red_bytes(self) -> int: ...
+
+    @property
+    def shed_spans(self) -> int: ...
+
+
+class Target(Protocol):
+    """What the watch needs of ``exporter.target.Target``."""
+
+    def samples(self) -> Samples: ...
+
+
+class Port(Intake, Protocol):
+    """What the watch needs of ``receiver.http.HttpReceiver`` and ``receiver.line_port.LinePort``."""
+
+    @property
+    def memory_bytes(self) -> int: ...
+
+
+class Room(Protocol):
+    """What the watch needs of ``receiver.guard.Guard``."""
+
+    unfinished_bytes: int
+
+
+def make_memory_watch(
+    settings: Settings,
+    pipeline: Reds,
+    targets: Sequence[Target],
+    ports: Sequence[Port],
+    room: Room,
+    machine: Machine | None = None,
+) -> MemoryWatch:
+    """The watch of one worker; ``machine`` is where limits are read, the real one by default."""
+    machine = machine or Machine()
+    limit = budget(settings.service.memory_max, machine)
+    share_bytes = worker_share(
+        limit, workers=settings.service.workers, scrapes=bool(settings.prometheus_sources)
+    )
+
+    def queues() -> int:
+        held = (target.samples()["tracefwd_exporter_queue_bytes"] for target in targets)
+        return int(sum(sum(sizes.values()) for sizes in held))
+
+    return MemoryWatch(
+        limit,
+        share_bytes,
+        machine,
+        parts={
+            "connections": lambda: sum(port.memory_bytes for port in ports),
+            "requests": lambda: room.unfinished_bytes,
+            "queues": queues,
+            "red": lambda: pipeline.red_bytes,
+        },
+        shedder=pipeline.shedder,
+        shed_spans=lambda: pipeline.shed_spans,
+        intakes=ports,
+    )
+
+
 def _whole(size: int) -> int:
     """Whole MiB, for reading."""
     return size >> 20 << 20
@@ -166,4 +242,4 @@ def _heap_trimmer() -> Callable[[], object]:
     return (lambda: None) if trim is None else (lambda: trim(0))
 
 
-__all__ = ["MemoryWatch"]
+__all__ = ["MemoryWatch", "make_memory_watch"]

@@ -11,7 +11,7 @@ from tracefwd.processor.ruled_points import RuledPoints
 from tracefwd.service.rules_watch import RulesWatch
 from tracefwd.service.scrape_client import ScrapeClient
 from tracefwd.service.scraper import PointOutlets, Scraper, SourceLoop
-from tracefwd.service.worker import Parts, make_targets
+from tracefwd.service.worker_parts import Parts, make_targets
 from tracefwd.settings import Settings
 
 

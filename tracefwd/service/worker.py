@@ -22,15 +22,13 @@ import asyncio
 import gc
 import importlib
 import logging
-import os
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -49,10 +47,8 @@ from tracefwd.service.control import (
     Snapshot,
     Start,
 )
-from tracefwd.settings import Settings, TargetSettings
-
-if TYPE_CHECKING:
-    from tracefwd.exporter.target import Target
+from tracefwd.service.worker_parts import Compose, JournalPart, Parts, compose
+from tracefwd.settings import Settings
 
 LOG = logging.getLogger(__name__)
 
@@ -64,127 +60,6 @@ LINGER_S = 6.5
 CLOSE_S = 1.0
 # A little past the boundary, because a timer may fire early and would then fire twice.
 TICK_LATENESS_S = 0.01
-
-
-class PipelinePart(Protocol):
-    """What the worker needs of ``pipeline.Pipeline``."""
-
-    def tick(self) -> Iterator[None]: ...
-    def ledger(self) -> dict[str, Any]: ...
-    def samples(self) -> metrics.Samples: ...
-    def rejected_samples(self) -> list[dict[str, str]]: ...
-
-
-class ReceiverPart(Protocol):
-    """What the worker needs of ``receiver.http.HttpReceiver`` and ``receiver.line_port.LinePort``."""
-
-    async def start(self, sock: socket.socket) -> object: ...
-    def drain(self) -> None: ...
-    def leave_port(self) -> None: ...
-    async def stop(self, linger_s: float) -> None: ...
-    def samples(self) -> metrics.Samples: ...
-
-
-class ScraperPart(Protocol):
-    """What the worker needs of ``scraper.Scraper``: a receiver that goes and asks."""
-
-    def start(self) -> None: ...
-    def drain(self) -> None: ...
-    def leave_port(self) -> None: ...
-    async def stop(self, linger_s: float) -> None: ...
-    def samples(self) -> metrics.Samples: ...
-    def problems(self) -> list[str]: ...
-
-
-class TargetPart(Protocol):
-    """What the worker needs of ``exporter.target.Target``."""
-
-    async def start(self) -> None: ...
-    async def drain(self, budget_s: float) -> None: ...
-    def problems(self) -> list[str]: ...
-
-
-class JournalPart(Protocol):
-    """What makes the worker's promises outlive it.
-
-    ``recover`` takes over what dead workers of this slot left; the receiver starts when it returns.  It may be called
-    while one of them still takes leave: what that one has then is for ``Parts.each_second`` to look for.
-    ``inherited`` counts what was taken over so far by section, as in ``control.Snapshot``.
-    """
-
-    async def recover(self) -> None: ...
-    def inherited(self) -> dict[str, int]: ...
-
-
-@dataclass
-class Parts:
-    """What a worker is made of; ``line_port`` takes span lines, if it is to.  Without ``journal`` a crash costs all.
-
-    The scraper's process has a ``scraper`` and no ``receiver``.
-    """
-
-    pipeline: PipelinePart
-    receiver: ReceiverPart | None
-    targets: Sequence[TargetPart]
-    each_second: Callable[[], None] = lambda: None
-    """Small chores that need no task of their own, such as a look at the rules file."""
-    line_port: ReceiverPart | None = None
-    journal: JournalPart | None = None
-    scraper: ScraperPart | None = None
-
-    @property
-    def receivers(self) -> list[ReceiverPart | ScraperPart]:
-        parts = (self.receiver, self.line_port, self.scraper)
-        return [part for part in parts if part is not None]
-
-    def problems(self) -> list[str]:
-        """What is wrong outside."""
-        found = [problem for target in self.targets for problem in target.problems()]
-        return found if self.scraper is None else [*self.scraper.problems(), *found]
-
-
-Compose = Callable[[Settings], Parts]
-
-
-def make_targets(settings: Settings) -> "list[tuple[TargetSettings, Target]]":
-    """Every target but the failovers, which are their primary's."""
-    from tracefwd.exporter.target import Target
-
-    exporter = settings.exporter
-    failovers = [target for target in exporter.targets if target.role == "failover"]
-    return [
-        (
-            target,
-            Target(
-                target,
-                exporter,
-                # A tee is a copy that nobody waits for: it does not borrow the primary's failovers.
-                failovers=failovers if target.role == "primary" else [],
-                seed=_seed(),
-            ),
-        )
-        for target in exporter.targets
-        if target.role != "failover"
-    ]
-
-
-def compose(settings: Settings) -> Parts:
-    """The real parts."""
-    from tracefwd.compose import make_pipeline
-    from tracefwd.receiver.http import HttpReceiver
-    from tracefwd.receiver.line_port import LinePort
-    from tracefwd.service.rules_watch import RulesWatch
-
-    targets = make_targets(settings)
-    pipeline = make_pipeline(settings, targets, now_us=lambda: time.time_ns() // 1_000)
-    receiver = HttpReceiver(
-        settings.receiver, pipeline.ingest, seed=_seed(), exact=settings.mapping.exact
-    )
-    line_port = None
-    if settings.receiver.trace_listen:
-        line_port = LinePort(settings.receiver, pipeline, seed=_seed())
-    watch = RulesWatch(settings, pipeline.ruled)
-    return Parts(pipeline, receiver, [target for _, target in targets], watch.check, line_port)
 
 
 class Worker:
@@ -264,6 +139,8 @@ class Worker:
             await parts.line_port.start(self._line_sock)
         if parts.scraper is not None:
             parts.scraper.start()
+        if parts.memory is not None:
+            parts.memory.start()
         self._parts = parts
         if self._handed_over:
             _leave_ports(parts)
@@ -380,6 +257,8 @@ class Worker:
         metrics.add(samples, parts.pipeline.samples())
         for receiver in parts.receivers:
             metrics.add(samples, receiver.samples())
+        if parts.memory is not None:
+            metrics.add(samples, parts.memory.samples())
         return Snapshot(
             ledger=parts.pipeline.ledger(),
             samples=[
@@ -403,11 +282,17 @@ class Worker:
         return max(0.0, self._deadline - asyncio.get_running_loop().time())
 
     async def _leaves_within(self, seconds: float) -> bool:
-        try:
-            await asyncio.wait_for(self._leaving.wait(), seconds)
-        except TimeoutError:
-            return False
-        return True
+        """Whether it is time to leave; a wish for an early tick ends the wait, too."""
+        memory = None if self._parts is None else self._parts.memory
+        early = None if memory is None else memory.tick_early
+        events = [self._leaving] if early is None else [self._leaving, early]
+        waits = [asyncio.create_task(event.wait()) for event in events]
+        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+        if early is not None:
+            early.clear()
+        return self._leaving.is_set()
 
     async def _in_time(
         self, work: Coroutine[Any, Any, None], seconds_left: Callable[[], float]
@@ -455,11 +340,6 @@ def _settle_memory() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
-
-
-def _seed() -> int:
-    """For jitter: workers and replicas that start together must not act together."""
-    return int.from_bytes(os.urandom(8), "big")
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:

@@ -1,0 +1,168 @@
+"""What a worker is made of, and the real parts put together.
+
+``worker.py`` knows its parts by these protocols alone, so that tests and the scraper's process bring their own.
+"""
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tracefwd import metrics
+from tracefwd.settings import Settings, TargetSettings
+
+if TYPE_CHECKING:
+    from tracefwd.exporter.target import Target
+
+
+class PipelinePart(Protocol):
+    """What the worker needs of ``pipeline.Pipeline``."""
+
+    def tick(self) -> Iterator[None]: ...
+    def ledger(self) -> dict[str, Any]: ...
+    def samples(self) -> metrics.Samples: ...
+    def rejected_samples(self) -> list[dict[str, str]]: ...
+
+
+class ReceiverPart(Protocol):
+    """What the worker needs of ``receiver.http.HttpReceiver`` and ``receiver.line_port.LinePort``."""
+
+    async def start(self, sock: socket.socket) -> object: ...
+    def drain(self) -> None: ...
+    def leave_port(self) -> None: ...
+    async def stop(self, linger_s: float) -> None: ...
+    def samples(self) -> metrics.Samples: ...
+
+
+class ScraperPart(Protocol):
+    """What the worker needs of ``scraper.Scraper``: a receiver that goes and asks."""
+
+    def start(self) -> None: ...
+    def drain(self) -> None: ...
+    def leave_port(self) -> None: ...
+    async def stop(self, linger_s: float) -> None: ...
+    def samples(self) -> metrics.Samples: ...
+    def problems(self) -> list[str]: ...
+
+
+class TargetPart(Protocol):
+    """What the worker needs of ``exporter.target.Target``."""
+
+    async def start(self) -> None: ...
+    async def drain(self, budget_s: float) -> None: ...
+    def problems(self) -> list[str]: ...
+
+
+class JournalPart(Protocol):
+    """What makes the worker's promises outlive it.
+
+    ``recover`` takes over what dead workers of this slot left; the receiver starts when it returns.  It may be called
+    while one of them still takes leave: what that one has then is for ``Parts.each_second`` to look for.
+    ``inherited`` counts what was taken over so far by section, as in ``control.Snapshot``.
+    """
+
+    async def recover(self) -> None: ...
+    def inherited(self) -> dict[str, int]: ...
+
+
+class MemoryPart(Protocol):
+    """What the worker needs of ``memory_watch.MemoryWatch``; ``tick_early`` is set when RED should leave early."""
+
+    tick_early: asyncio.Event
+
+    def start(self) -> None: ...
+    def samples(self) -> metrics.Samples: ...
+    def problems(self) -> list[str]: ...
+
+
+@dataclass
+class Parts:
+    """What a worker is made of; ``line_port`` takes span lines, if it is to.  Without ``journal`` a crash costs all.
+
+    The scraper's process has a ``scraper`` and no ``receiver``.
+    """
+
+    pipeline: PipelinePart
+    receiver: ReceiverPart | None
+    targets: Sequence[TargetPart]
+    each_second: Callable[[], None] = lambda: None
+    """Small chores that need no task of their own, such as a look at the rules file."""
+    line_port: ReceiverPart | None = None
+    journal: JournalPart | None = None
+    scraper: ScraperPart | None = None
+    memory: MemoryPart | None = None
+
+    @property
+    def receivers(self) -> list[ReceiverPart | ScraperPart]:
+        parts = (self.receiver, self.line_port, self.scraper)
+        return [part for part in parts if part is not None]
+
+    def problems(self) -> list[str]:
+        """What is wrong outside."""
+        found = [problem for target in self.targets for problem in target.problems()]
+        if self.memory is not None:
+            found = [*self.memory.problems(), *found]
+        return found if self.scraper is None else [*self.scraper.problems(), *found]
+
+
+Compose = Callable[[Settings], Parts]
+
+
+def make_targets(settings: Settings) -> "list[tuple[TargetSettings, Target]]":
+    """Every target but the failovers, which are their primary's."""
+    from tracefwd.exporter.target import Target
+
+    exporter = settings.exporter
+    failovers = [target for target in exporter.targets if target.role == "failover"]
+    return [
+        (
+            target,
+            Target(
+                target,
+                exporter,
+                # A tee is a copy that nobody waits for: it does not borrow the primary's failovers.
+                failovers=failovers if target.role == "primary" else [],
+                seed=_seed(),
+            ),
+        )
+        for target in exporter.targets
+        if target.role != "failover"
+    ]
+
+
+def compose(settings: Settings) -> Parts:
+    """The real parts."""
+    from tracefwd.compose import make_pipeline
+    from tracefwd.receiver.guard import Guard
+    from tracefwd.receiver.http import HttpReceiver
+    from tracefwd.receiver.line_port import LinePort
+    from tracefwd.service.memory_watch import make_memory_watch
+    from tracefwd.service.rules_watch import RulesWatch
+
+    targets = make_targets(settings)
+    pipeline = make_pipeline(settings, targets, now_us=lambda: time.time_ns() // 1_000)
+    # Both ports share one room for unfinished requests.
+    guard = Guard(settings.receiver)
+    receiver = HttpReceiver(
+        settings.receiver,
+        pipeline.ingest,
+        seed=_seed(),
+        exact=settings.mapping.exact,
+        guard=guard,
+    )
+    line_port = None
+    if settings.receiver.trace_listen:
+        line_port = LinePort(settings.receiver, pipeline, seed=_seed(), guard=guard)
+    watch = RulesWatch(settings, pipeline.ruled)
+    bare = [target for _, target in targets]
+    ports = [receiver] if line_port is None else [receiver, line_port]
+    memory = make_memory_watch(settings, pipeline, bare, ports, guard)
+    return Parts(pipeline, receiver, bare, watch.check, line_port, memory=memory)
+
+
+def _seed() -> int:
+    """For jitter: workers and replicas that start together must not act together."""
+    return int.from_bytes(os.urandom(8), "big")
