@@ -7,6 +7,8 @@ import ast
 import sys
 from pathlib import Path
 
+import yaml
+
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
@@ -120,6 +122,33 @@ def deviations() -> str:
     return "\n".join(lines)
 
 
+def istio_metrics() -> str:
+    """What there is of each metric that the Wavefront Istio integration documents."""
+    data = yaml.safe_load((ROOT / "tracefwd" / "metricspath" / "istio_metrics.yaml").read_text())
+    lines = [
+        "| metric | Prometheus series | Istio | comes | what to know |",
+        "|---|---|---|---|---|",
+    ]
+    for row in data["metrics"]:
+        series = f"`{row['series']}` ({row['type']})" if row["series"] else ""
+        comes = {"raw": "raw", "rules": "summed by rules"}[row["comes"]] if row["series"] else ""
+        lines.append(
+            f"| `{row['metric']}` | {series} | {_releases(row)} | {comes} | {_cell(row.get('note', ''))} |"
+        )
+    return "\n".join(lines)
+
+
+def _releases(row: dict[str, str | None]) -> str:
+    """The first and the last release that counts it."""
+    since, gone = row["since"], row.get("gone")
+    if since is None:
+        return "never"
+    if gone is None:
+        return f"{since} on"
+    major, _, minor = gone.partition(".")
+    return f"{since} to {major}.{int(minor) - 1}"
+
+
 def _field_texts(source: str, name: str) -> dict[str, str]:
     """Field -> the text that stands below it, on one line."""
     [found] = [
@@ -142,6 +171,7 @@ def _cell(text: str) -> str:
 
 TABLES = {
     "deviations": deviations,
+    "istio_metrics": istio_metrics,
     "options": options,
     "metrics": metric_families,
     "reasons": reasons,

@@ -11,26 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
+from tests.deploy.parts import DEPLOY, configured, pod, read, written
 from tracefwd import limits, metrics
 from tracefwd.service import tally
 from tracefwd.settings import AdminSettings
 
-ROOT = Path(__file__).parent.parent.parent
-DEPLOY = ROOT / "deploy" / "prometheus"
 HERE = Path(__file__).parent
 PROMTOOL = shutil.which("promtool")
 needs_promtool = pytest.mark.skipif(
     PROMTOOL is None,
     reason="NO PROMTOOL: rules, alerts and configurations of deploy/prometheus are not judged (Debian: prometheus)",
 )
-META = "__meta_kubernetes_"
 PERCENTILES = ("p50", "p75", "p90", "p95", "p99", "p999")
-
-
-def read(name: str) -> Any:
-    return yaml.safe_load((DEPLOY / name).read_text())
 
 
 def rules(name: str) -> list[dict[str, Any]]:
@@ -44,33 +37,6 @@ def promtool(*words: str | Path) -> str:
     return run.stdout
 
 
-def with_static_pods(name: str, pods: list[dict[str, str]], folder: Path) -> Path:
-    """A copy of a configuration, beside its rules, that finds ``pods`` (their ``__meta`` labels) without Kubernetes."""
-    config = read(name)
-    for job in config["scrape_configs"]:
-        if job.pop("kubernetes_sd_configs", None):
-            job["static_configs"] = [
-                {"targets": [f"{pod[f'{META}pod_ip']}:8080"], "labels": pod} for pod in pods
-            ]
-    for rule_file in config.get("rule_files", ()):
-        shutil.copy(DEPLOY / rule_file, folder)
-    path = folder / name
-    path.write_text(yaml.safe_dump(config))
-    return path
-
-
-def pod(ip: str = "10.0.0.1", port: str = "15020", **more: str) -> dict[str, str]:
-    labels = {
-        "pod_ip": ip,
-        "namespace": "demo",
-        "pod_name": "pod-1",
-        "pod_phase": "Running",
-        "pod_annotation_prometheus_io_scrape": "true",
-        "pod_annotation_prometheus_io_port": port,
-    } | more
-    return {f"{META}{name}": value for name, value in labels.items()}
-
-
 def targets(path: Path, job: str) -> list[dict[str, str]]:
     """What relabeling makes of each pod; an empty dict is a pod that is not scraped."""
     found = promtool("check", "service-discovery", "--timeout=1s", path, job)
@@ -81,7 +47,7 @@ def targets(path: Path, job: str) -> list[dict[str, str]]:
 @needs_promtool
 @pytest.mark.parametrize("name", ["prometheus.yaml", "tracefwd-scrape.yaml"])
 def test_configurations_are_valid_and_their_rules_are_there(name: str, tmp_path: Path) -> None:
-    assert "SUCCESS" in promtool("check", "config", with_static_pods(name, [pod()], tmp_path))
+    assert "SUCCESS" in promtool("check", "config", written(configured(name, [pod()]), tmp_path))
 
 
 @needs_promtool
@@ -107,7 +73,9 @@ def test_pods_get_the_labels_of_the_dashboards_and_no_others(tmp_path: Path) -> 
         pod_label_pod_template_hash="6b9c4f8d57",
         pod_label_helm_sh_chart="istiod-1.30.0",
     )
-    [labels] = targets(with_static_pods("prometheus.yaml", [istiod], tmp_path), "kubernetes-pods")
+    [labels] = targets(
+        written(configured("prometheus.yaml", [istiod]), tmp_path), "kubernetes-pods"
+    )
     assert {name: value for name, value in labels.items() if not name.startswith("__")} == {
         "job": "kubernetes-pods",
         "instance": "10.0.0.1:15020",
@@ -129,7 +97,7 @@ def test_the_app_has_fallbacks(tmp_path: Path) -> None:
     )
     choices: list[dict[str, str]] = [app | name | canonical, name | canonical, canonical, {}]
     pods = [pod(ip=f"10.0.0.{last}", **labels) for last, labels in enumerate(choices)]
-    found = targets(with_static_pods("prometheus.yaml", pods, tmp_path), "kubernetes-pods")
+    found = targets(written(configured("prometheus.yaml", pods), tmp_path), "kubernetes-pods")
     assert {one["instance"]: one.get("app") for one in found} == {
         "10.0.0.0:15020": "a",
         "10.0.0.1:15020": "b",
@@ -147,7 +115,7 @@ def test_annotations_say_whether_and_where_a_pod_is_scraped(tmp_path: Path) -> N
         pod(pod_annotation_prometheus_io_scrape="false"),
         pod(pod_phase="Succeeded"),
     ]
-    config = with_static_pods("prometheus.yaml", pods, tmp_path)
+    config = written(configured("prometheus.yaml", pods), tmp_path)
     found = targets(config, "kubernetes-pods")
     where = {
         f"{one['__scheme__']}://{one['__address__']}{one['__metrics_path__']}"
@@ -284,6 +252,6 @@ def test_only_tracefwd_s_admin_port_is_scraped(tmp_path: Path) -> None:
         pod(**ours | {"pod_label_app_kubernetes_io_name": "other"}),
         pod(**ours | {"pod_phase": "Failed"}),
     ]
-    found = targets(with_static_pods("tracefwd-scrape.yaml", pods, tmp_path), "tracefwd")
+    found = targets(written(configured("tracefwd-scrape.yaml", pods), tmp_path), "tracefwd")
     [labels] = [one for one in found if one]
     assert (labels["job"], labels["namespace"], labels["pod"]) == ("tracefwd", "demo", "pod-1")
