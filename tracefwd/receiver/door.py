@@ -44,11 +44,17 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def descriptors_for(connections_max: int) -> int:
-    """How many connections the process's limit of descriptors allows, at most ``connections_max``."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY:
-        return connections_max
-    return min(connections_max, max(1, soft - _OWN_DESCRIPTORS))
+    """How many connections the process's limit of descriptors allows, at most ``connections_max``.
+
+    The soft limit is only a default (often 1,024, for programs that use select): it is raised as far as needed.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections_max + _OWN_DESCRIPTORS
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        return min(connections_max, max(1, soft - _OWN_DESCRIPTORS))
+    return connections_max
 
 
 class Door:
