@@ -127,8 +127,7 @@ class ScrapeClient:
 
     async def _scrape(self, begin: Callable[[str], Callable[[bytes], None]]) -> None:
         headers = self._authorization()
-        # Read for http URLs, too: a file that is named and not there is a mistake that should show.
-        context = self._tls.context()
+        context = self._tls.context(needed=self._url.startswith("https:"))
         url = self._url
         for _ in range(_REDIRECTS_MAX + 1):
             assert self._session is not None, "open() comes first"
@@ -137,7 +136,7 @@ class ScrapeClient:
                 headers=headers,
                 allow_redirects=False,
                 proxy=self._proxy(url),
-                ssl=context,
+                ssl=context or True,
                 server_hostname=self._http.tls_config.server_name or None,
             ) as answer:
                 if answer.status not in _REDIRECTS:

@@ -53,8 +53,13 @@ class TlsFiles:
         self._seen: list[tuple[int, int, int]] | None = None
         self._context: ssl.SSLContext | None = None
 
-    def context(self) -> ssl.SSLContext:
-        """Raises ``ScrapeFailed`` when a file cannot be used now."""
+    def context(self, *, needed: bool) -> ssl.SSLContext | None:
+        """Raises ``ScrapeFailed`` when a file cannot be used now.
+
+        Also for an http URL, which needs none: a file that is named and not there is a mistake that should show.
+        """
+        if not needed and not self._paths:
+            return None
         seen = [self._look(path) for path in self._paths]
         if self._context is None or seen != self._seen:
             self._context = self._make()
