@@ -898,6 +898,53 @@ async def test_a_client_that_does_not_close_is_closed(monkeypatch: pytest.Monkey
 
 
 @both_loops
+async def test_a_port_that_was_handed_over_is_served_by_the_other_and_nobody_falls_between() -> (
+    None
+):
+    """Two receivers at one socket, as two workers of a slot: whoever was taken by the first is served by it."""
+    by_other: list[bytes] = []
+
+    def take(body: bytes, _: str) -> Answer:
+        by_other.append(body)
+        return Answer(202)
+
+    async with serving() as server:
+        door = server.receiver._door
+        assert door is not None
+        shared = door._sock.dup()
+        kept = await server.connect()
+        assert (await kept.ask(post(b"[1]"))).status == 202
+        # Taken from the backlog, but not yet a connection to the receiver.
+        with socket.create_connection(("127.0.0.1", server.port)) as taken:
+            taken.setblocking(False)
+            door._take()
+            assert door._opening
+            other = HttpReceiver(ReceiverSettings(), take)
+            await other.start(shared)
+            server.receiver.drain()
+            server.receiver.leave_port()
+            server.receiver.leave_port()
+            loop = asyncio.get_running_loop()
+            await loop.sock_sendall(taken, post(b"[2]"))
+            answer = await loop.sock_recv(taken, 4096)
+        assert answer.startswith(b"HTTP/1.1 202 ")
+        assert b"\r\nconnection: close\r\n" in answer.lower()
+        assert (await kept.ask(post(b"[3]"))).closes
+        for _ in range(20):
+            fresh = await server.connect()
+            reply = await fresh.ask(post(b"[4]"))
+            assert (reply.status, reply.closes) == (202, False)
+        assert server.bodies == [b"[1]", b"[2]", b"[3]"]
+        assert by_other == [b"[4]"] * 20
+        await server.receiver.stop(0)
+        # The first one's end leaves the port to the other.
+        assert (await (await server.connect()).ask(post(b"[5]"))).status == 202
+        for client in server.clients:
+            client.close()
+        await other.stop(0)
+
+
+@both_loops
 async def test_draining_ends_each_connection_behind_its_next_answer() -> None:
     async with serving() as server:
         clients = [await server.connect() for _ in range(3)]

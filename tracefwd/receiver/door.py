@@ -84,12 +84,18 @@ class Door:
         self._sock.setblocking(False)
         self._listen()
 
-    def close(self) -> None:
-        """Take nobody any more; who is in stays, who is still shaking hands does not."""
+    def leave(self) -> None:
+        """Take nobody any more; who has been taken comes in, even if hands are still being shaken."""
+        if self._sock.fileno() < 0:
+            return
         if self._later is not None:
             self._later.cancel()
         self._loop.remove_reader(self._sock.fileno())
         self._sock.close()
+
+    def close(self) -> None:
+        """Take nobody any more; who is in stays, who is still shaking hands does not."""
+        self.leave()
         for task in self._opening:
             task.cancel()
 

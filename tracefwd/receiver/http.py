@@ -115,7 +115,8 @@ class HttpReceiver:
         Whoever connects from now on is served there; one that we accepted in the last moments of a drain might be
         closed just before its request arrives.
         """
-        self._close_port()
+        if self._door is not None:
+            self._door.leave()
 
     async def stop(self, linger_s: float = 6.0) -> None:
         """Drain, and return when every connection is closed.
