@@ -6,8 +6,9 @@ import inspect
 import socket
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -417,3 +418,37 @@ def test_a_bomb_comes_in_bites() -> None:
     stream.feed(b"no gzip")
     with pytest.raises(zlib.error):
         stream.bite()
+
+
+@both_loops
+async def test_while_overloaded_lines_wait_with_their_sender_and_none_is_lost() -> None:
+    """Over TCP nothing can be answered, but a sender that is not read waits."""
+    async with serving() as served:
+        _, writer = await served.connect()
+        writer.write(b"one\n")
+        await served.sink.until(lambda: served.sink.text == b"one\n")
+        served.port.set_overloaded(True)
+        writer.write(b"two\n")
+        for _ in range(20):
+            await asyncio.sleep(0.001)
+        assert served.sink.text == b"one\n"
+        served.port.set_overloaded(False)
+        await served.sink.until(lambda: served.sink.text == b"one\ntwo\n")
+
+
+@both_loops
+async def test_lines_over_tcp_cannot_show_a_token_and_are_not_taken(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text("one\n")
+    async with serving(token_file=str(tokens)) as served:
+        reader, writer = await served.connect()
+        writer.write(b"a line\n")
+        with suppress(ConnectionError):
+            assert await reader.read() == b""
+        assert served.sink.calls == 0
+        assert served.count("connections_closed_total", "no_token") == 1
+        reader, writer = await served.connect()
+        writer.write(
+            b"POST / HTTP/1.1\r\nAuthorization: Bearer one\r\nContent-Length: 2\r\n\r\na\n"
+        )
+        assert (await reader.readline()).startswith(b"HTTP/1.1 202")

@@ -46,6 +46,7 @@ class RequestReader:
     """
 
     __slots__ = (
+        "_begun_bytes",
         "_body",
         "_ended",
         "_exact",
@@ -93,6 +94,8 @@ class RequestReader:
         self._ended = False
         # Bytes fed since the parser last got anywhere: unfinished headers, trailers or chunk extensions.
         self._stuck_bytes = 0
+        # At most what the parser keeps of a head whose first bytes came last.
+        self._begun_bytes = 0
         self._moved = False
         # What the guard knows of the request being read; 0 for one that comes in one read.
         self._unfinished_bytes = 0
@@ -177,13 +180,15 @@ class RequestReader:
         if self._moved:
             self._moved = False
             self._stuck_bytes = 0
+            # How much of it belongs to the head that has begun is not known.
+            self._begun_bytes = fed if self.phase == HEADERS else 0
             return
         self._stuck_bytes += fed
         if self._stuck_bytes > self._settings.header_bytes_max:
             raise self._refusal(say.header_too_large(self._settings.header_bytes_max))
 
     def _make_room(self) -> None:
-        size = len(self._body) + self._stuck_bytes
+        size = len(self._body) + self._stuck_bytes + self._begun_bytes
         if not self._guard.make_room(self._unfinished_bytes, size):
             raise say.Refused(say.NO_ROOM, "no_room")
         self._unfinished_bytes = size
