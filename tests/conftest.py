@@ -26,6 +26,11 @@ def envoy_bodies(kind: str = "json") -> list[Path]:
     return sorted(path for path in found if path.suffix == suffix)
 
 
+def bare(decoded: Decoded) -> list[Span]:
+    """The spans as the model's own classes, to be compared; a decoder may make classes of its own."""
+    return [msgspec.convert(msgspec.to_builtins(span), Span) for span in decoded.spans]
+
+
 def read_spans(path: Path) -> Decoded:
     """An Envoy JSON body by msgspec alone, without the decoders under test."""
     return Decoded(Encoding.JSON_V2, msgspec.json.decode(path.read_bytes(), type=list[Span]))

@@ -71,6 +71,22 @@ class Span(
     shared: bool | None = None
 
 
+class PlainSpan(Span, gc=False, kw_only=True):
+    """A span that its decoder knows to be ordinary, so that nobody need look again.
+
+    ``name``, service name, annotations and the tags' values are 1 to 128 ASCII characters without escapes and
+    without a blank at either edge (of the tags' *keys* nothing is known).  ``timestamp_us`` and ``duration_us`` are
+    there and each on its side of ``START_MS_MIN``; ``local`` is there and has no IPv6 address; ``tags`` is there;
+    ``remote``, ``debug`` and ``shared`` are not.
+    """
+
+    name: str
+    timestamp_us: int
+    duration_us: int
+    local: Endpoint
+    tags: dict[str, str]
+
+
 class Encoding(StrEnum):
     """The formats of spans: those that the intake tells apart by content, and span lines, which have a port."""
 
@@ -78,6 +94,9 @@ class Encoding(StrEnum):
     JSON_V1 = "json_v1"
     PROTO3 = "proto3"
     WAVEFRONT = "wavefront"
+
+    # An enumeration's own is a call in Python, several per request.
+    __hash__ = str.__hash__
 
 
 class Reject(Struct, gc=False):
@@ -97,15 +116,12 @@ class Reject(Struct, gc=False):
 class Decoded(Struct, gc=False):
     """What one body held.
 
-    ``plain`` is True only when the decoder knows of every string in the body that it has no escape,
-    is not empty, has no blank at either edge and at most 128 bytes, so that nobody need look again.
     ``repairs`` counts what the decoder mended, by the kinds in ``limits.REPAIR_KINDS``.
     """
 
     encoding: Encoding
     spans: list[Span]
     rejects: Sequence[Reject] = ()
-    plain: bool = False
     repairs: dict[str, int] | None = None
 
 
@@ -293,6 +309,8 @@ class Signal(StrEnum):
     SPAN_LOGS = "span_logs"
     POINTS = "points"
     DISTRIBUTIONS = "distributions"
+
+    __hash__ = str.__hash__
 
 
 class Payload(Struct, gc=False):

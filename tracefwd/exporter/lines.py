@@ -13,10 +13,11 @@ A writer is made for one way of delivery and may be shared by all targets that w
 tables are bounded.  Pure.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from tracefwd import naming
 from tracefwd.limits import (
@@ -40,6 +41,8 @@ _encode_json = msgspec.json.encode
 # The Java reporter sends each heartbeat a second time under the name of the protocol.
 SECONDARY_COMPONENT = "zipkin"
 HEARTBEAT = "~component.heartbeat"
+# The front of a span id's UUID.
+_PAD = "00000000-0000-0000-"
 _SAMPLED = "_sampledByPolicy=NONE"
 _STEM_LENGTH_MAX = (
     POINT_NAME_LENGTH_MAX - len("∆tracing.derived.") - len(".total_time.millis.count")
@@ -64,14 +67,18 @@ def tag(key: str, value: str) -> str:
     return f' "{naming.clean_key(key)}"="{quoted(value)}"'
 
 
-class _Quoted(dict[str, str]):
-    """Span name or source -> quoted text."""
+class _Head(Struct, gc=False):
+    """``head`` as text, and the ``start`` of the lines of its workload, whose source is mostly the same."""
 
-    def __missing__(self, text: str) -> str:
-        if len(self) >= MEMO_ENTRIES_MAX:
-            self.clear()
-        result = self[text] = quoted(text)
-        return result
+    head: tuple[tuple[str, str], ...]
+    text: str
+    source: str
+    start: str
+
+
+def _start(source: str) -> str:
+    """What stands between a span's name and its id."""
+    return f' source="{quoted(source)}" spanId="'
 
 
 class LineWriter:
@@ -97,11 +104,12 @@ class LineWriter:
         self._sampled_mark = sampled_mark
         self._line_bytes_max = line_bytes_max
         self._reporter = reporter
-        self._names = _Quoted()
+        # Span name -> quoted, with its quotes.
+        self._names: dict[str, str] = {}
         # Tag key -> what stands between the value before it and its own value.
         self._keys: dict[str, str] = {}
         # By identity of the head, which the entry keeps alive: hashing a tuple of pairs costs more.
-        self._heads: dict[int, tuple[tuple[tuple[str, str], ...], str]] = {}
+        self._heads: dict[int, _Head] = {}
 
     # Spans
 
@@ -113,39 +121,46 @@ class LineWriter:
         names, heads, keys = self._names, self._heads, self._keys
         trace_id = trace = ""
         for span in spans:
-            entry = heads.get(id(span.head))
-            head = entry[1] if entry is not None else self._render_head(span.head)
-            # A post's spans are often of one trace, and naming.uuid's calls would be a tenth of this loop.
+            entry = heads.get(id(span.head)) or self._learn_head(span)
+            # A post's spans are often of one trace.
             if span.trace_id != trace_id:
                 trace_id = span.trace_id
-                if len(trace_id) == 32:
-                    t = trace_id
-                    trace = f"{t[:8]}-{t[8:12]}-{t[12:16]}-{t[16:20]}-{t[20:]}"
-                else:
-                    trace = naming.uuid(trace_id)
+                trace = _uuid(trace_id)
             # Every piece leaves its last quote to the next one: the keys' texts begin with it.
-            push(
-                f'"{names[span.name]}" source="{names[span.source]}" '
-                f'spanId="{_uuid(span.span_id)}" traceId="{trace}{head}'
-            )
-            if span.parent_id is not None:
-                push(f'" "parent"="{_uuid(span.parent_id)}')
+            name, span_id, parent_id = span.name, span.span_id, span.parent_id
+            if (
+                parent_id is not None
+                and entry.source is span.source
+                and len(span_id) == 16
+                and len(parent_id) == 16
+                and name in names
+            ):
+                # Written out, because its three calls would double what the front of a line costs.
+                push(
+                    f'{names[name]}{entry.start}{_PAD}{span_id[:4]}-{span_id[4:]}" traceId="{trace}'
+                    f'{entry.text}" "parent"="{_PAD}{parent_id[:4]}-{parent_id[4:]}'
+                )
+            else:
+                push(self._front(span, f"{trace}{entry.text}"))
             if span.keys_kept:
                 push(_as_they_are(span.tags.items()))
                 push(_as_they_are(span.tail))
             else:
-                tags = span.tags
-                if not tags.keys() <= keys.keys():
-                    self._learn_keys(tags)
                 # Pieces are pushed, not joined per tag: that copies each value once (a third of this method's cost).
-                if span.plain:
-                    for key, value in tags.items():
-                        push(keys[key])
-                        push(value)
-                else:
-                    for key, value in tags.items():
-                        push(keys[key])
-                        push(quoted(value))
+                begin = len(out)
+                try:
+                    if span.plain:
+                        for key, value in span.tags.items():
+                            push(keys[key])
+                            push(value)
+                    else:
+                        for key, value in span.tags.items():
+                            push(keys[key])
+                            push(quoted(value))
+                except KeyError:
+                    # Asking first whether all keys are known would cost a third of the loop.
+                    del out[begin:]
+                    push(self._learn_keys(span.tags))
                 if span.tail:
                     push(self._render_pairs(span.tail))
             if span.logs is not None or span.oversize is not None:
@@ -167,20 +182,36 @@ class LineWriter:
         members = [log.members if log.span is None else {**log.members, **mark} for log in logs]
         return [self._payload(Signal.SPAN_LOGS, [_json(each) for each in members], len(logs))]
 
-    def _render_head(self, head: tuple[tuple[str, str], ...]) -> str:
-        if len(self._heads) >= MEMO_ENTRIES_MAX:
-            self._heads.clear()
-        text = self._render_pairs(head)
-        self._heads[id(head)] = (head, text)
+    def _front(self, span: WavefrontSpan, trace: str) -> str:
+        """Everything before the tags."""
+        name = self._names.get(span.name) or self._learn_name(span.name)
+        text = f'{name}{_start(span.source)}{_uuid(span.span_id)}" traceId="{trace}'
+        return text if span.parent_id is None else f'{text}" "parent"="{_uuid(span.parent_id)}'
+
+    def _learn_name(self, name: str) -> str:
+        if len(self._names) >= MEMO_ENTRIES_MAX:
+            self._names.clear()
+        text = self._names[name] = f'"{quoted(name)}"'
         return text
 
-    def _render_pairs(self, pairs: tuple[tuple[str, str], ...]) -> str:
+    def _learn_head(self, span: WavefrontSpan) -> _Head:
+        if len(self._heads) >= MEMO_ENTRIES_MAX:
+            self._heads.clear()
+        text = self._render_pairs(span.head)
+        entry = self._heads[id(span.head)] = _Head(
+            span.head, text, span.source, _start(span.source)
+        )
+        return entry
+
+    def _render_pairs(self, pairs: Iterable[tuple[str, str]]) -> str:
         return "".join([f'" "{naming.clean_key(key)}"="{quoted(value)}' for key, value in pairs])
 
-    def _learn_keys(self, tags: Iterable[str]) -> None:
-        if len(self._keys) >= MEMO_ENTRIES_MAX:
+    def _learn_keys(self, tags: Mapping[str, str]) -> str:
+        """The tags as text, and their keys into the memo."""
+        if len(self._keys) + len(tags) > MEMO_ENTRIES_MAX:
             self._keys.clear()
         self._keys.update({key: f'" "{naming.clean_key(key)}"="' for key in tags})
+        return self._render_pairs(tags.items())
 
     def _render_logs(self, spans: list[WavefrontSpan]) -> Iterable[str]:
         for span in spans:
@@ -317,5 +348,5 @@ def _json(value: dict[str, Any]) -> str:
 def _uuid(hex_id: str) -> str:
     """naming.uuid for the two usual lengths, without padding."""
     if len(hex_id) == 16:
-        return f"00000000-0000-0000-{hex_id[:4]}-{hex_id[4:]}"
+        return f"{_PAD}{hex_id[:4]}-{hex_id[4:]}"
     return f"{hex_id[:8]}-{hex_id[8:12]}-{hex_id[12:16]}-{hex_id[16:20]}-{hex_id[20:]}"

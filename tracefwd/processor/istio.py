@@ -19,8 +19,9 @@ from tracefwd.limits import (
     SPAN_LOG_BYTES_MAX,
     SPAN_TAGS_MAX,
     START_MS_MIN,
+    TAG_VALUE_LENGTH_MAX,
 )
-from tracefwd.model import Annotation, Decoded, Mapped, Mapper, Span, WavefrontSpan
+from tracefwd.model import Annotation, Decoded, Mapped, Mapper, PlainSpan, Span, WavefrontSpan
 from tracefwd.processor import tags as tagging
 from tracefwd.processor.operations import OTHER, Operation, Operations
 from tracefwd.processor.outcome import OutcomeRules, never_served, tag_says_error
@@ -64,6 +65,8 @@ class IstioMapper:
         self._outcome = OutcomeRules(mapping.errors)
         self._url = tagging.url_rule(mapping.url_query)
         self._span_logs = mapping.span_logs
+        # A span's only annotation, if it is one of these, makes no span log.
+        self._noise = _CORE_ANNOTATIONS if mapping.span_logs == "auto" else frozenset[str]()
         self._oversize = mapping.long_values == "span_log"
         self._verdicts: dict[Any, bool] = {}
         self._ok_is_success = not self._outcome.failed("SERVER", "200", None, "-")
@@ -75,48 +78,70 @@ class IstioMapper:
     def __call__(self, decoded: Decoded, now_us: int) -> Mapped:
         self._operations.rotate(now_us)
         repairs: Repairs = {}
-        spans = [self._map(span, decoded.plain, now_us, repairs) for span in decoded.spans]
+        spans: list[WavefrontSpan] = []
+        for span in decoded.spans:
+            mapped = self._map_plain(span, now_us, repairs) if isinstance(span, PlainSpan) else None
+            if mapped is None:
+                tags = span.tags or _EMPTY
+                workload = self._workloads.find(span, tags)
+                mapped = self._map_complete(span, tags, workload, now_us, repairs)
+            spans.append(mapped)
         return Mapped(spans, repairs=repairs or None)
 
-    def _map(self, span: Span, plain: bool, now_us: int, repairs: Repairs) -> WavefrontSpan:
-        tags = span.tags or _EMPTY
-        workload = self._workloads.find(span, tags)
+    def _map_plain(self, span: PlainSpan, now_us: int, repairs: Repairs) -> WavefrontSpan | None:
+        """A plain span that is an ordinary success; None leaves it to the complete path."""
+        tags = span.tags
         timestamp_us = span.timestamp_us
-        duration_us = span.duration_us
-        operation = self._operations.memo.get(span.name or "")
+        name = self._operations.plain.get(span.name)
         if (
-            not plain
-            or operation is None
-            or operation.cut
-            or workload.repairs is not None
-            or not self._plain_possible
-            or duration_us is None
-            or timestamp_us is None
-            or not 0 <= duration_us < _PLAIN_START_US_MIN
-            or not _PLAIN_START_US_MIN <= timestamp_us <= now_us + _FUTURE_US
-            or not tags.keys() <= self._known
+            name is None
+            or not self._known.issuperset(tags)
             or len(tags) > _PLAIN_TAGS_MAX
-            or span.remote is not None
-            or span.shared
-            or span.debug
-            or not self._is_success(span.kind, tags)
-            or (span.annotations and self._has_logs(span))
+            or timestamp_us > now_us + _FUTURE_US
+            or not self._plain_possible
         ):
-            return self._map_complete(span, tags, workload, now_us, repairs)
+            return None
+        workload = self._workloads.find_plain(span, tags)
+        status = tags.get("http.status_code", "")
+        if (
+            workload.repairs is not None
+            or not (
+                # The usual answer, without building a key.
+                (
+                    status == "200"
+                    and self._ok_is_success
+                    and tags.get("response_flags") == "-"
+                    and "grpc.status_code" not in tags
+                )
+                or not self._failed(span.kind, tags)
+            )
+            or (
+                (notes := span.annotations)
+                and (len(notes) != 1 or notes[0].value not in self._noise)
+                and self._has_logs(span)
+            )
+        ):
+            return None
         url = tags.get("http.url")
-        if url is not None and self._url is not None and ("?" in url or "@" in url):
-            # Queries are common enough to matter, but most mesh-internal calls have none.
-            return self._map_complete(span, tags, workload, now_us, repairs)
+        if url is not None and ("?" in url or "@" in url) and self._url is not None:
+            shown = self._url(url)
+            if shown != url:
+                if len(shown) > TAG_VALUE_LENGTH_MAX:
+                    return None
+                # The place of the tag stays, so this gives the line of the complete path.
+                tags = {**tags, "http.url": shown}
+                count(repairs, "url_masked")
         kind = KINDS[span.kind]
+        duration_us = span.duration_us
         return WavefrontSpan(
             workload.identity,
-            operation.name,
+            name,
             workload.source,
             span.trace_id,
             span.span_id,
             span.parent_id,
             kind,
-            tags.get("http.status_code", ""),
+            status,
             False,
             timestamp_us // 1000,
             duration_us // 1000,
@@ -303,17 +328,6 @@ class IstioMapper:
         return tuple((key, clean[key]) for key in self._red_keys if key in clean)
 
     # Outcome and annotations
-
-    def _is_success(self, kind: str | None, tags: Mapping[str, str]) -> bool:
-        """Not failed; the usual answer without building a key."""
-        if (
-            self._ok_is_success
-            and tags.get("http.status_code") == "200"
-            and tags.get("response_flags") == "-"
-            and "grpc.status_code" not in tags
-        ):
-            return True
-        return not self._failed(kind, tags)
 
     def _failed(self, kind: str | None, tags: Mapping[str, str]) -> bool:
         key = (

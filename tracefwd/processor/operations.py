@@ -41,7 +41,9 @@ class Operations:
         self._live: dict[str, Operation] = {}
         self._fading: dict[str, Operation] = {}
         self.memo: dict[str, Operation] = {}
-        """Raw name -> operation, for names under the cap; the hot path looks here first."""
+        """Raw name -> operation, for names under the cap."""
+        self.plain: dict[str, str] = {}
+        """Raw name -> name, where nothing was cut; the hot path looks here first."""
 
     def rotate(self, now_us: int) -> None:
         """Forget names that half an expiry's two generations have not seen.  Cheap when it is not due."""
@@ -50,6 +52,7 @@ class Operations:
             self._fading = self._live
             self._live = {}
             self.memo = {}
+            self.plain = {}
 
     def settle(self, raw: str | None) -> Operation:
         """The operation of a name that is not in ``memo``."""
@@ -61,7 +64,10 @@ class Operations:
         if operation.own is None and raw is not None and len(raw) <= _RULE_TEXT_MAX:
             if len(self.memo) >= MEMO_ENTRIES_MAX:
                 self.memo = {}
+                self.plain = {}
             self.memo[raw] = operation
+            if not operation.cut:
+                self.plain[raw] = operation.name
         return operation
 
     def _admit(self, text: str) -> Operation:

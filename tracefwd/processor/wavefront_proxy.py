@@ -31,6 +31,7 @@ from tracefwd.model import (
     Identity,
     Mapped,
     Mapper,
+    PlainSpan,
     Reject,
     Span,
     WavefrontSpan,
@@ -113,7 +114,6 @@ class _ProxyMapper:
 
     def __call__(self, decoded: Decoded, now_us: int) -> Mapped:
         spans = decoded.spans
-        plain = decoded.plain
         kind_known = (
             self._deviations.kind_without_endpoint
             or decoded.encoding is not Encoding.JSON_V2
@@ -126,7 +126,7 @@ class _ProxyMapper:
         repairs: Repairs = {}
         broken: Reject | None = None
         for index, span in enumerate(spans):
-            usual = self._usual(span, now_us, plain) if short_cut else None
+            usual = self._usual(span, now_us) if short_cut else None
             if usual is not None:
                 mapped.append(usual)
                 continue
@@ -149,7 +149,7 @@ class _ProxyMapper:
 
     # The usual span
 
-    def _usual(self, span: Span, now_us: int, plain: bool) -> WavefrontSpan | None:
+    def _usual(self, span: Span, now_us: int) -> WavefrontSpan | None:
         """The span, or None when it needs the rules."""
         tags = {**span.tags} if span.tags is not None else {}
         keys = tuple(tags)
@@ -162,7 +162,10 @@ class _ProxyMapper:
             or span.debug
             or not _START_US_MIN <= start_us <= now_us + _FUTURE_START_US_MAX
             or not 0 <= duration_us < start_us - 1000
-            or not (plain or java_text.all_plain([*tags.values()], TAG_VALUE_LENGTH_MAX))
+            or not (
+                isinstance(span, PlainSpan)
+                or java_text.all_plain([*tags.values()], TAG_VALUE_LENGTH_MAX)
+            )
         ):
             return None
         try:

@@ -1,21 +1,20 @@
 """Zipkin JSON v2: the strict reader, which is the hot path, and the lenient reader of one span.
 
-Nearly every body is what Envoy posts: well-formed, with every field of the type that Zipkin's API says.  The
-strict reader decodes such a body in one call and looks at each span's ids once.  Whatever it does not
-like it leaves to ``salvage.py`` by returning None; it never repairs more than the form of an id, and never
-rejects, because it does not know where in the body a span stood.
-
-**plain** (see ``model.Decoded``) is decided here by means that cost a fraction of looking at each string: the
-decoder's own length constraints, a memo of tag keys, and three searches of the raw bytes.
+Nearly every body is what Envoy posts: well-formed, with every field of the type that Zipkin's API says, and
+nothing in it that anybody would have to look at twice.  The strict reader decodes such a body in one call into
+``PlainSpan``s and looks at their ids all at once.  If something in the body is unusual it looks at each span
+alone, so that one odd span does not slow the others down.  What it does not like at all it leaves to
+``salvage.py`` by returning None; it never repairs more than the form of an id, and never rejects, because it does
+not know where in the body a span stood.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
-from tracefwd.limits import MEMO_ENTRIES_MAX, TAG_VALUE_LENGTH_MAX
-from tracefwd.model import Annotation, Decoded, Encoding, Endpoint, Span
+from tracefwd.limits import MEMO_ENTRIES_MAX, START_MS_MIN, TAG_VALUE_LENGTH_MAX
+from tracefwd.model import Annotation, Decoded, Encoding, Endpoint, PlainSpan, Span
 from tracefwd.receiver import fields
 from tracefwd.receiver.fields import KINDS, PORT_MAX, BadIdError, Mends, Micros
 
@@ -25,6 +24,7 @@ _KINDS_OR_NONE = KINDS | {None}
 _Port = Annotated[int, Meta(ge=0, le=PORT_MAX)]
 # Code points; only ASCII bodies can be plain, and there they are bytes.
 _Short = Annotated[str, Meta(min_length=1, max_length=TAG_VALUE_LENGTH_MAX)]
+_Hex16 = Annotated[str, Meta(min_length=16, max_length=16)]
 
 _ENDPOINT_NAMES = {"service_name": "serviceName"}
 _ANNOTATION_NAMES = {"timestamp_us": "timestamp"}
@@ -59,25 +59,37 @@ class _Span(Span, gc=False, rename=_SPAN_NAMES):
     annotations: list[_Annotation] | None = None  # type: ignore[assignment]
 
 
-class _ShortEndpoint(_Endpoint, gc=False, rename=_ENDPOINT_NAMES):
+class _PlainEndpoint(_Endpoint, gc=False, rename=_ENDPOINT_NAMES):
     service_name: _Short | None = None
+    ipv6: None = None
 
 
-class _ShortAnnotation(_Annotation, gc=False, rename=_ANNOTATION_NAMES):
+class _PlainAnnotation(_Annotation, gc=False, rename=_ANNOTATION_NAMES):
     value: _Short
 
 
-class _ShortSpan(_Span, gc=False, rename=_SPAN_NAMES):
-    name: _Short | None = None
-    local: _ShortEndpoint | None = None
-    remote: _ShortEndpoint | None = None
-    annotations: list[_ShortAnnotation] | None = None  # type: ignore[assignment]
-    # Keys are looked up in a memo instead: a constraint on them would bypass the decoder's key cache.
-    tags: dict[str, _Short] | None = None
+class _PlainSpan(PlainSpan, gc=False, rename=_SPAN_NAMES, kw_only=True):
+    """What the decoder itself can prove of a plain span costs a fraction of looking at it afterwards."""
+
+    trace_id: Annotated[str, Meta(min_length=16, max_length=32)]
+    span_id: _Hex16
+    parent_id: _Hex16 | None = None
+    kind: Literal["CLIENT", "SERVER", "PRODUCER", "CONSUMER"] | None = None
+    name: _Short
+    timestamp_us: Annotated[int, Meta(ge=START_MS_MIN * 1000, le=fields.INT64_MAX)]
+    duration_us: Annotated[int, Meta(ge=0, lt=START_MS_MIN * 1000)]
+    local: _PlainEndpoint
+    remote: None = None
+    annotations: list[_PlainAnnotation] | None = None  # type: ignore[assignment]
+    # Keys are the mapper's affair: a constraint on them would bypass the decoder's key cache.
+    tags: dict[str, _Short]
+    debug: None = None
+    shared: None = None
 
 
-_decode_short = msgspec.json.Decoder(list[_ShortSpan]).decode
-_decode_any = msgspec.json.Decoder(list[_Span]).decode
+_decode_plain = msgspec.json.Decoder(list[_PlainSpan]).decode
+_decode_elements = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_one_plain = msgspec.json.Decoder(_PlainSpan).decode
 _decode_one = msgspec.json.Decoder(_Span).decode
 # What the decoder raises, for bad syntax or types, invalid UTF-8, and nesting in unknown fields.
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -86,34 +98,49 @@ _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class StrictReader:
-    """Reads what is strictly Zipkin v2.  Its only state are bounded memos of tag keys and addresses."""
+    """Reads what is strictly Zipkin v2.  Its only state are bounded memos of addresses and texts with blanks."""
 
-    __slots__ = ("_blanks", "_ipv4", "_plain_keys")
+    __slots__ = ("_blanks", "_ipv4")
 
     def __init__(self) -> None:
         # Names and user agents that repeat -> blanks inside, -1 for one at an edge.
         self._blanks: dict[str, int] = {}
-        self._plain_keys: set[str] = set()
         # Known to be what they seem.
         self._ipv4: set[str | None] = {None}
 
     def read(self, body: bytes) -> Decoded | None:
         """``body`` begins at its ``[``.  None: not strictly v2, let somebody look closer."""
         try:
-            spans: list[Any] = _decode_short(body)
-            short = True
+            spans: list[Any] = _decode_plain(body)
         except msgspec.ValidationError:
-            # Most often one long value, such as a URL with a query.
-            try:
-                spans = _decode_any(body)
-            except _UNREADABLE:
-                return None
-            short = False
+            return self._read_each(body)
         except _UNREADABLE:
             return None
-        if not self._settle(spans):
+        if not self._are_plain(spans, body):
+            return self._read_each(body)
+        return Decoded(Encoding.JSON_V2, spans)
+
+    def _read_each(self, body: bytes) -> Decoded | None:
+        """Span by span, plain or not."""
+        try:
+            elements = _decode_elements(body)
+        except _UNREADABLE:
             return None
-        return Decoded(Encoding.JSON_V2, spans, (), short and self._is_plain(body, spans))
+        spans: list[Span] = []
+        for element in elements:
+            text = bytes(element)
+            span = self._read_plain(text) or self.read_one(text)
+            if span is None:
+                return None
+            spans.append(span)
+        return Decoded(Encoding.JSON_V2, spans)
+
+    def _read_plain(self, element: bytes) -> Span | None:
+        try:
+            span: Any = _decode_one_plain(element)
+        except _UNREADABLE:
+            return None
+        return span if self._are_plain([span], element) else None
 
     def read_one(self, element: bytes) -> Span | None:
         """One span, if it is strictly v2; for bodies of which only some spans are odd."""
@@ -121,53 +148,50 @@ class StrictReader:
             span: Any = _decode_one(element)
         except _UNREADABLE:
             return None
-        return span if self._settle([span]) else None
+        return span if self._settle(span) else None
 
-    def _settle(self, spans: list[Any]) -> bool:
-        """Make model spans of decoded ones; False when one needs more than its ids' form settled.
+    def _are_plain(self, spans: list[Any], text: bytes) -> bool:
+        """Whether ``spans``, all that stand in ``text``, are plain in what the decoder could not tell.
 
-        Nobody else has seen ``spans`` yet, so a False may leave some of them settled.  All on one screen
-        and without calls, because this runs for every span there is.
+        On one screen and without calls, because this runs for every span there is.
         """
-        fromhex = bytes.fromhex
+        if b"\\" in text or not text.isascii():
+            return False
+        ids: list[str] = []
         known_ipv4 = self._ipv4
         for span in spans:
             trace_id = span.trace_id
             span_id = span.span_id
             parent_id = span.parent_id
-            ids = trace_id + span_id if parent_id is None else trace_id + span_id + parent_id
-            try:
-                # There and back, because fromhex alone would take upper case and blanks.
-                settled = fromhex(ids).hex() == ids and _ZEROS_16 not in ids
-            except ValueError:
-                settled = False
-            if (
-                not settled
-                or len(span_id) != 16
-                or (len(trace_id) != 32 and len(trace_id) != 16)
-                or (parent_id is not None and (len(parent_id) != 16 or parent_id == span_id))
-            ) and not _settle_ids(span):
+            if parent_id == span_id or (len(trace_id) != 32 and len(trace_id) != 16):
                 return False
-            if span.kind not in _KINDS_OR_NONE:
+            ids += (trace_id, span_id, parent_id or span_id)
+            if span.local.ipv4 not in known_ipv4 and not self._learn_addresses(span.local):
                 return False
-            span.__class__ = Span
-            local = span.local
-            if local is not None:
-                local.__class__ = Endpoint
-                if (
-                    local.ipv6 is not None or local.ipv4 not in known_ipv4
-                ) and not self._learn_addresses(local):
+        digits = "".join(ids)
+        try:
+            # There and back, because fromhex alone would take upper case and blanks.
+            if bytes.fromhex(digits).hex() != digits or _ZEROS_16 in digits:
+                return False
+        except ValueError:
+            return False
+        return b" " not in text or self._blanks_are_inside(text, spans)
+
+    def _settle(self, span: Any) -> bool:
+        """Make a decoded span a model's; False when it needs more than its ids' form settled."""
+        if not _settle_ids(span) or span.kind not in _KINDS_OR_NONE:
+            return False
+        if span.local is None and span.tags is None and span.remote is None:
+            # It may be a v1 span, whose own fields were skipped as unknown.
+            return False
+        span.__class__ = Span
+        for endpoint in (span.local, span.remote):
+            if endpoint is not None:
+                endpoint.__class__ = Endpoint
+                if not self._learn_addresses(endpoint):
                     return False
-            elif span.tags is None and span.remote is None:
-                # It may be a v1 span, whose own fields were skipped as unknown.
-                return False
-            if span.annotations is not None:
-                for annotation in span.annotations:
-                    annotation.__class__ = Annotation
-            if span.remote is not None:
-                span.remote.__class__ = Endpoint
-                if not self._learn_addresses(span.remote):
-                    return False
+        for annotation in span.annotations or ():
+            annotation.__class__ = Annotation
         return True
 
     def _learn_addresses(self, endpoint: Endpoint) -> bool:
@@ -180,36 +204,24 @@ class StrictReader:
         self._ipv4.add(ipv4)
         return True
 
-    def _is_plain(self, body: bytes, spans: list[Span]) -> bool:
-        """Whether the strings, known to be 1 to 128 long, also have no escape and no blank at an edge."""
-        if b"\\" in body or not body.isascii():
-            return False
-        plain_keys = self._plain_keys
-        for span in spans:
-            tags = span.tags
-            if tags is not None and not plain_keys.issuperset(tags) and not self._learn_keys(tags):
-                return False
-        return b" " not in body or self._blanks_are_inside(body, spans)
-
-    def _blanks_are_inside(self, body: bytes, spans: list[Span]) -> bool:
-        """Whether every blank of the body stands inside a ``user_agent`` or a span's name.
+    def _blanks_are_inside(self, text: bytes, spans: list[Any]) -> bool:
+        """Whether every blank of the text stands inside a ``user_agent`` or a span's name.
 
         Those two are where Envoy's blanks are (``router ... egress``), and they repeat, so that counting them costs a
-        fifth of searching the body for blanks next to quotes.  Blanks elsewhere come out as not plain.
+        fifth of searching the text for blanks next to quotes.  Blanks elsewhere come out as not plain.
         """
         inside = 0
         known = self._blanks
         for span in spans:
-            tags = span.tags
-            for text in (span.name, None if tags is None else tags.get("user_agent")):
-                if text is not None:
-                    blanks = known.get(text)
+            for said in (span.name, span.tags.get("user_agent")):
+                if said is not None:
+                    blanks = known.get(said)
                     if blanks is None:
-                        blanks = self._learn_blanks(text)
+                        blanks = self._learn_blanks(said)
                     if blanks < 0:
                         return False
                     inside += blanks
-        return inside == body.count(b" ")
+        return inside == text.count(b" ")
 
     def _learn_blanks(self, text: str) -> int:
         """How many blanks a text of at most 128 characters has inside; -1 if one is at its edge."""
@@ -218,17 +230,6 @@ class StrictReader:
             self._blanks.clear()
         self._blanks[text] = blanks
         return blanks
-
-    def _learn_keys(self, tags: dict[str, str]) -> bool:
-        """Take new keys into the memo; False when one of them is not plain."""
-        if len(self._plain_keys) + len(tags) > MEMO_ENTRIES_MAX:
-            self._plain_keys.clear()
-        for key in tags:
-            if not 0 < len(key) <= TAG_VALUE_LENGTH_MAX or key != key.strip():
-                return False
-            if len(self._plain_keys) < MEMO_ENTRIES_MAX:
-                self._plain_keys.add(key)
-        return True
 
 
 def _settle_ids(span: Span) -> bool:
