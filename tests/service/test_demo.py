@@ -30,6 +30,7 @@ def good_report(spans: int = 100) -> Report:
 def good_ledger(spans: int = 100) -> dict[str, Any]:
     ledger = tally.empty_ledger()
     ledger.update(received=spans, delivered=spans)
+    ledger["points"].update(received=spans, delivered=spans)
     return ledger
 
 
@@ -55,7 +56,11 @@ def test_nothing_is_missing_when_all_three_counts_agree() -> None:
         (lambda _r, b, _t: b.update(delivered=99), "the ledger delivered 99 of 100"),
         (lambda _r, b, _t: b.update(delivered=99), "NOT balanced"),
         (lambda _r, b, _t: b.update(received=99, delivered=99), "the ledger received 99 of 100"),
-        (lambda _r, b, _t: b["points"].update(received=7), "points +7"),
+        (lambda _r, b, _t: b["points"].update(received=107), "points +7"),
+        (
+            lambda _r, _l, t: t["points"].update(accepted=99),
+            "the stand-in accepted 99 of 100 points",
+        ),
         (lambda _r, _l, t: t["spans"].update(accepted=101), "the stand-in accepted 101 of 100"),
         (
             lambda _r, _l, t: t["deltas"]["red"].update({"invocation.count": 98.0}),
@@ -80,13 +85,17 @@ def test_whatever_does_not_agree_is_said(
 def test_the_summary_shows_spans_series_errors_and_losses() -> None:
     ledger = good_ledger()
     ledger.update(held=4, rejected={"syntax": 2}, dropped={"crash": 3})
-    samples = {"tracefwd_red_active_series": {(): 31.0}}
+    samples = {
+        "tracefwd_red_active_series": {(): 31.0},
+        "tracefwd_scraper_points_total": {("mesh",): 12.0},
+    }
     text = summary(good_report(), ledger, samples, good_totals())
     for part in (
         "in 100",
         "out 100",
         "held 4",
         "lost 5",
+        "points scraped 12",
         "RED series 31",
         "errors 3",
         "p99 2.0 ms",
@@ -96,13 +105,16 @@ def test_the_summary_shows_spans_series_errors_and_losses() -> None:
 
 def test_where_to_look_names_intake_istio_admin_and_stand_in() -> None:
     text = "\n".join(
-        where_to_look("http://127.0.0.1:1", "http://127.0.0.1:2", "http://127.0.0.1:3")
+        where_to_look(
+            "http://127.0.0.1:1", "http://127.0.0.1:2", "http://127.0.0.1:3", "http://127.0.0.1:4"
+        )
     )
     assert "http://127.0.0.1:1/api/v2/spans" in text
     assert "zipkin.address: 127.0.0.1:1" in text
     assert "http://127.0.0.1:2/metrics" in text
     assert "http://127.0.0.1:2/ledger" in text
     assert "http://127.0.0.1:3/totals" in text
+    assert "scraped    http://127.0.0.1:4" in text
 
 
 def shown(monkeypatch: pytest.MonkeyPatch, *, terminal: bool, no_color: bool) -> str:
@@ -159,6 +171,10 @@ def test_the_demo_balances_and_says_so_in_its_last_line(
     found = LAST_LINE.match(lines[-1])
     assert found is not None
     assert found[1] == "800"
+    scraped = re.search(r"([\d,]+) of the points were scraped", "\n".join(lines))
+    assert scraped is not None
+    # Two populations come; only the summed one is sent.
+    assert int(scraped[1].replace(",", "")) > 100
     assert sum(" held " in line for line in lines) >= 1
 
 

@@ -1,6 +1,6 @@
 """``tracefwd demo``: forwarder, stand-in and a mesh's traffic on loopback; nothing outside and no configuration.
 
-1. The forwarder is the real one, workers and all; only the mesh and Wavefront are played.
+1. The forwarder is the real one, workers, scraper and all; only the mesh, its Prometheus and Wavefront are played.
 2. Nobody's word is taken for it: what the mesh saw acknowledged, what the forwarder's ledger says and what the
    stand-in accepted are three independent counts, and all must agree in the end.
 3. The last line is ``ledger balanced: …`` and the exit code 0, or it says what is missing and the exit code is 1.
@@ -10,6 +10,7 @@ import asyncio
 import math
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -17,9 +18,10 @@ from typing import Any
 from tracefwd import metrics
 from tracefwd.emulator.server import Emulator, EmulatorSettings
 from tracefwd.errors import StartError
+from tracefwd.generator import federation
 from tracefwd.generator.load import GenOptions, generate
 from tracefwd.generator.report import Report
-from tracefwd.service import config, logs, tally
+from tracefwd.service import config, logs, sockets, tally
 from tracefwd.service.supervisor import Service
 
 # Someone is watching: RED shows after seconds, and all runs see several intervals.
@@ -27,6 +29,7 @@ RED_INTERVAL = "5s"
 # Two pods of each Bookinfo workload, each with Envoy's two threads, on average.
 CONNECTIONS = 28
 SUMMARY_INTERVAL_S = 1.0
+SCRAPE_INTERVAL = "1s"
 
 _LOOPBACK = "127.0.0.1:0"
 
@@ -43,14 +46,16 @@ def run(seconds: float | None, rate: float) -> int:
 async def _demo(seconds: float, rate: float) -> int:
     screen = Screen()
     stop = asyncio.Event()
-    async with _stand_in() as emulator:
-        loaded = config.load(None, {}, _flags(emulator))
+    async with _stand_in() as emulator, _prometheus() as prometheus_url:
+        loaded = config.load(None, {}, _flags(emulator, prometheus_url))
         logs.configure(loaded.settings.service)
         service = Service(loaded)
         await service.start()
         try:
             _obey_signals(service, stop)
-            for line in where_to_look(service.intake_url, service.admin_url, emulator.url):
+            for line in where_to_look(
+                service.intake_url, service.admin_url, emulator.url, prometheus_url
+            ):
                 screen.line(line)
             options = GenOptions(
                 to=service.intake_url,
@@ -65,7 +70,8 @@ async def _demo(seconds: float, rate: float) -> int:
         finally:
             # Its end is a drain: queued batches and the last RED interval are delivered.
             await service.stop()
-        return _conclude(report, await service.ledger(), emulator.totals(), screen)
+        scraped = scraped_points(await service.samples())
+        return _conclude(report, await service.ledger(), emulator.totals(), scraped, screen)
 
 
 @asynccontextmanager
@@ -82,13 +88,47 @@ async def _stand_in() -> AsyncIterator[Emulator]:
         await emulator.stop()
 
 
-def _flags(emulator: Emulator) -> dict[str, Any]:
+@asynccontextmanager
+async def _prometheus() -> AsyncIterator[str]:
+    """Plays the mesh's federated Prometheus; gives the URL that selects as the integration does."""
+    from aiohttp import web
+
+    began = time.monotonic()
+
+    async def federate(_: web.Request) -> web.Response:
+        text = federation.federated(time.monotonic() - began, time.time_ns() // 1_000_000)
+        headers = {"Content-Type": federation.CONTENT_TYPE}
+        answer = web.Response(body=text.encode(), headers=headers)
+        answer.enable_compression()
+        return answer
+
+    application = web.Application()
+    application.router.add_get("/federate", federate)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        sock = sockets.listen(_LOOPBACK, "the played Prometheus", flag="")
+        await web.SockSite(runner, sock).start()
+        yield f"{sockets.url(sock)}/federate?{federation.SELECTOR}"
+    finally:
+        await runner.cleanup()
+
+
+def _flags(emulator: Emulator, prometheus_url: str) -> dict[str, Any]:
     return {
         "--listen": _LOOPBACK,
         "--admin": _LOOPBACK,
         "--proxy-traces": emulator.trace_url,
         "--proxy-metrics": emulator.url,
         "red.interval": RED_INTERVAL,
+        "prometheus_sources": [
+            {
+                "url": prometheus_url,
+                "filters": federation.FILTERS,
+                "collection": {"interval": SCRAPE_INTERVAL},
+            }
+        ],
+        "metrics.cluster": "demo",
         # The summary tells the rest.
         "service.log_level": "warning",
     }
@@ -142,14 +182,19 @@ async def _watched(
 
 
 def _conclude(
-    report: Report, ledger: dict[str, Any], totals: dict[str, Any], screen: "Screen"
+    report: Report,
+    ledger: dict[str, Any],
+    totals: dict[str, Any],
+    scraped: float,
+    screen: "Screen",
 ) -> int:
     spans, red = totals["spans"], totals["deltas"]["red"]
     screen.line(
         f"the mesh sent {report.sent:,} spans and saw {report.acked:,} acknowledged;"
         f" the stand-in accepted {spans['accepted']:,} spans, {totals['points']['accepted']:,} points"
         f" and {totals['distributions']['accepted']:,} distributions; RED counted"
-        f" {red['invocation.count']:,.0f} calls, {red['error.count']:,.0f} of them errors"
+        f" {red['invocation.count']:,.0f} calls, {red['error.count']:,.0f} of them errors;"
+        f" {scraped:,.0f} of the points were scraped from the mesh's Prometheus"
     )
     problems = list(missing(report, ledger, totals))
     for problem in problems:
@@ -164,11 +209,18 @@ def _conclude(
 # --- pure: what is shown, and what must agree -----------------------------------------------------
 
 
-def where_to_look(intake_url: str, admin_url: str, stand_in_url: str) -> Iterator[str]:
+def scraped_points(samples: metrics.Samples) -> float:
+    return sum(samples.get("tracefwd_scraper_points_total", {}).values())
+
+
+def where_to_look(
+    intake_url: str, admin_url: str, stand_in_url: str, prometheus_url: str
+) -> Iterator[str]:
     address = intake_url.removeprefix("http://")
     yield "tracefwd demo: a mesh's sidecars post their spans to a forwarder, it delivers to a stand-in for Wavefront"
     yield f"  intake     {intake_url}/api/v2/spans"
     yield f"  in Istio   meshConfig.defaultConfig.tracing.zipkin.address: {address}"
+    yield f"  scraped    {prometheus_url}"
     yield f"  metrics    {admin_url}/metrics"
     yield f"  ledger     {admin_url}/ledger"
     yield f"  Wavefront  {stand_in_url}/totals (also /spans, /series, /lines?signal=spans, /rejects)"
@@ -183,6 +235,7 @@ def summary(
     return (
         f"{report.seconds:4.0f} s  in {ledger['received']:,}  out {totals['spans']['accepted']:,}"
         f"  held {ledger['held']:,}  lost {lost:,}, unacknowledged posts {report.posts_lost:,}"
+        f"  points scraped {scraped_points(samples):,.0f}"
         f"  RED series {series:,.0f},"
         f" calls {totals['deltas']['red']['invocation.count']:,.0f},"
         f" errors {totals['deltas']['red']['error.count']:,.0f}"
@@ -211,6 +264,9 @@ def missing(report: Report, ledger: dict[str, Any], totals: dict[str, Any]) -> I
     ):
         if have != wanted:
             yield f"{what} {have:,.0f} of {wanted:,} acknowledged spans"
+    received, accepted = ledger["points"]["received"], totals["points"]["accepted"]
+    if received != accepted:
+        yield f"the stand-in accepted {accepted:,} of {received:,} points"
     for name in ("spans", "span_logs", "points", "distributions"):
         if rejected := totals[name]["rejected"]:
             yield f"the stand-in refused {rejected:,} {name}: {totals[name]['by_reason']}"
