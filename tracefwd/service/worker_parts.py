@@ -16,6 +16,7 @@ from tracefwd.settings import Settings, TargetSettings
 
 if TYPE_CHECKING:
     from tracefwd.exporter.target import Target
+    from tracefwd.service.memory import Machine
 
 
 class PipelinePart(Protocol):
@@ -46,6 +47,7 @@ class ScraperPart(Protocol):
     async def stop(self, linger_s: float) -> None: ...
     def samples(self) -> metrics.Samples: ...
     def problems(self) -> list[str]: ...
+    def sources(self) -> list[dict[str, Any]]: ...
 
 
 class TargetPart(Protocol):
@@ -133,8 +135,8 @@ def make_targets(settings: Settings) -> "list[tuple[TargetSettings, Target]]":
     ]
 
 
-def compose(settings: Settings) -> Parts:
-    """The real parts."""
+def compose(settings: Settings, machine: "Machine | None" = None) -> Parts:
+    """The real parts; ``machine`` is where limits of memory are read, the real one by default."""
     from tracefwd.compose import make_pipeline
     from tracefwd.receiver.guard import Guard
     from tracefwd.receiver.http import HttpReceiver
@@ -159,7 +161,7 @@ def compose(settings: Settings) -> Parts:
     watch = RulesWatch(settings, pipeline.ruled)
     bare = [target for _, target in targets]
     ports = [receiver] if line_port is None else [receiver, line_port]
-    memory = make_memory_watch(settings, pipeline, bare, ports, guard)
+    memory = make_memory_watch(settings, pipeline, bare, ports, guard, machine)
     return Parts(pipeline, receiver, bare, watch.check, line_port, memory=memory)
 
 
