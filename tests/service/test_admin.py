@@ -266,9 +266,16 @@ async def test_no_page_shows_a_secret_and_the_index_names_them_all(
     status, index = await page(http, service, "/")
     assert status == 200
     paths = [line.split()[0] for line in index.splitlines() if line.startswith("/")]
-    assert {"/livez", "/readyz", "/metrics", "/ledger", "/rejected", "/config", "/version"} == set(
-        paths
-    )
+    assert set(paths) == {
+        "/livez",
+        "/readyz",
+        "/metrics",
+        "/ledger",
+        "/rejected",
+        "/sources",
+        "/config",
+        "/version",
+    }
     for path in ["/", *paths, "/readyz?verbose", "/ledger?verbose"]:
         _, text = await page(http, service, path)
         assert TOKEN not in text

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import itertools
+import json
 import logging
 import os
 import signal
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.processes import request
 from tests.service.exporters import Exporter, Unfinished, answer, exporter
 from tracefwd.emulator.server import Emulator, EmulatorSettings
 from tracefwd.errors import StartError
@@ -431,6 +433,26 @@ async def test_the_scraper_is_a_process_of_its_own(only: str) -> None:
     assert imbalance(ledger["points"]) == 0
     assert ledger["points"]["held"] == 0
     assert emulator.totals()["points"]["accepted"] == ledger["points"]["delivered"]
+
+
+async def test_the_admin_page_says_what_filters_do() -> None:
+    body = exposition("a_one 1", "b_two 2", "b_two NaN", "c_three 3")
+    filters = FilterSettings(metricAllowList=["a.*", "c.*", "typo.*"], metricDenyList=["c.*"])
+    async with stand_in() as emulator, exporter(answer(body)) as server:
+        source = replace(fast_source(server), filters=filters, url=f"{server.url}/m?x=s3cr3t")
+        settings = service_settings(emulator, source, only="metrics")
+        async with Service(Loaded(settings, {})) as service:
+            await delivered(service, 1)
+            status, page = await asyncio.to_thread(request, "GET", f"{service.admin_url}/sources")
+            [shown] = json.loads(page)
+    assert status == 200
+    assert (shown["name"], shown["up"], shown["last_result"]) == ("mesh", True, "ok")
+    assert shown["url"].endswith("/m?x=***")
+    assert shown["allowed_but_never_seen"] == ["typo.*"]
+    not_sent = shown["came_but_not_sent"]
+    assert set(not_sent) == {"b.two.value", "c.three.value"}
+    assert list(not_sent["c.three.value"]) == ["name_denied"]
+    assert shown["samples"] == shown["points"] + sum(shown["dropped"].values())
 
 
 async def test_only_spans_scrapes_nothing() -> None:

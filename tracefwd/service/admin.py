@@ -1,8 +1,9 @@
 """The admin port: how tracefwd is doing, for probes, scrapers and people.
 
 Everything here is a read.  ``/livez`` says that the parent's loop runs, ``/readyz`` that every worker listens;
-neither depends on queues or backends, because a restart cures neither.  No page holds a secret: settings
-hold only the paths of secret files and are masked, samples of rejected spans are masked by the worker.
+neither depends on queues or backends, because a restart cures neither.  No page holds a secret: settings are
+masked (they hold the paths of secret files, a scraped source's may hold more), samples of rejected spans are masked by
+the worker.
 """
 
 import json
@@ -25,6 +26,7 @@ tracefwd {version}
 /metrics    Prometheus metrics
 /ledger     where every span has gone; ?verbose shows the workers
 /rejected   newest spans that can never be delivered, and why
+/sources    scraped sources: how they are doing, what is allowed but never seen, what came and is not sent
 /config     effective settings and where each comes from
 /version    version
 """
@@ -45,6 +47,7 @@ class Admin:
             "/config": self._config,
             "/ledger": self._ledger,
             "/rejected": self._rejected,
+            "/sources": self._sources,
         }.items():
             application.router.add_get(path, page)
         # A probe a second is no news.  Whoever reads while we stop gets a second to finish.
@@ -125,6 +128,9 @@ class Admin:
 
     async def _rejected(self, _: web.Request) -> web.Response:
         return _json(await self._service.rejected_samples())
+
+    async def _sources(self, _: web.Request) -> web.Response:
+        return _json(await self._service.sources())
 
 
 def _json(value: Any) -> web.Response:

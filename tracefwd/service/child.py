@@ -85,7 +85,7 @@ class Child:
             await self._news.wait()
         return self.ready
 
-    async def ask(self, *, rejected: bool = False) -> None:
+    async def ask(self, *, rejected: bool = False, sources: bool = False) -> None:
         """Have the tally's snapshot of it renewed; after a second without answer it stays as it is."""
         if not self.ready:
             return
@@ -96,7 +96,7 @@ class Child:
         number = self._ask_number
         answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._asks[number] = answered
-        self._channel.send(Ask(number, rejected))
+        self._channel.send(Ask(number, rejected, sources))
         try:
             await asyncio.wait_for(answered, ANSWER_TIMEOUT_S)
         except TimeoutError:

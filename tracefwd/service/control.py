@@ -7,7 +7,8 @@ when it goes without having been told to.
 
 1. Messages are handled where they are read, in one turn of the loop: a snapshot is never torn.
 2. End of file is a message, too: the other process is gone.
-3. No secret crosses the channel; settings hold only the paths of secret files.
+3. Settings cross it once, with a scraped source's inline token or password if it has one: a socket pair is nobody
+   else's.  All other secrets are in files, whose paths alone are in the settings.
 
 It must never wait: a worker that answers its parent slowly must not slow its intake.
 """
@@ -41,10 +42,11 @@ class Start(Struct, tag_field="type", tag="start"):
 
 
 class Ask(Struct, tag_field="type", tag="ask"):
-    """Answer at once with a snapshot that carries this id (1 and up), and ``rejected_samples`` if wanted."""
+    """Answer at once with a snapshot that carries this id (1 and up), and with the parts that are costly if wanted."""
 
     id: int
     rejected: bool = False
+    sources: bool = False
 
 
 class Drain(Struct, tag_field="type", tag="drain"):
@@ -80,7 +82,7 @@ class Snapshot(Struct, tag_field="type", tag="snapshot"):
 
     ``ledger`` is shaped as ``tally.empty_ledger``; ``samples`` are (metric, label values, value), as in
     ``metrics.Samples``; ``rejected_samples`` are newest first and masked, ``None`` when nobody asked: masking
-    them takes milliseconds.
+    them takes milliseconds.  ``sources`` is the scraper's account of each source, likewise.
 
     ``durable``: what is held outlives the worker, and one after it in the slot takes it over.  ``inherited`` says how
     much this one took over so far, per section as ``tally.sections`` names them; it is in ``ledger``, too, as received.
@@ -90,6 +92,7 @@ class Snapshot(Struct, tag_field="type", tag="snapshot"):
     ledger: dict[str, Any]
     samples: list[tuple[str, tuple[str, ...], int | float]]
     rejected_samples: list[dict[str, str]] | None = None
+    sources: list[dict[str, Any]] | None = None
     problems: list[str] = []
     id: int = 0
     durable: bool = False

@@ -22,6 +22,7 @@ from tracefwd import metrics
 from tracefwd.model import Payload, Signal
 from tracefwd.pipeline import Destination, target_sections
 from tracefwd.processor.ruled_points import RuledPoints
+from tracefwd.service.masking import mask_query_url
 from tracefwd.service.scrape_client import ScrapeClient, ScrapeFailed
 from tracefwd.service.source_checks import source_name
 from tracefwd.service.tally import empty_ledger
@@ -36,6 +37,8 @@ PHASE_S_MAX = 5.0
 BACKOFF_S_MAX = 60.0
 # Stands for a body without a single sample: Prometheus answers so when no series matches.
 EMPTY = "empty"
+# Names that a source's account lists, those with most samples first: about 10 KiB a source.
+SHOWN_NAMES_MAX = 100
 
 
 class Counts(Protocol):
@@ -59,8 +62,16 @@ class Scrape(Protocol):
     def finish(self, *, complete: bool) -> list[Payload]: ...
 
 
+class Names(Protocol):
+    """Globs of allow lists that no name matched yet; final names that came and were not sent, by reason."""
+
+    never_seen: list[str]
+    not_sent: dict[str, dict[str, int]]
+
+
 class Translation(Protocol):
     def begin(self, now_s: float, content_type: str = "") -> Scrape: ...
+    def report(self) -> Names: ...
 
 
 class SourceLoop:
@@ -78,6 +89,7 @@ class SourceLoop:
     ) -> None:
         self.name = source_name(settings)
         self.trouble = ""
+        self._url_shown = mask_query_url(settings.url)
         self._interval_s = settings.collection.interval
         self._translation = translation
         self._client = client
@@ -174,6 +186,26 @@ class SourceLoop:
             key = "tracefwd_scraper_last_success_timestamp_seconds"
             found[key] = {(name,): self._success_s}
         return found
+
+    def show(self) -> dict[str, Any]:
+        """For people: how it is doing, and what its filters do.  No secrets."""
+        names = self._translation.report()
+        worst = sorted(names.not_sent.items(), key=lambda item: -sum(item[1].values()))
+        return {
+            "name": self.name,
+            "url": self._url_shown,
+            "up": bool(self._up),
+            "last_result": self._reason,
+            "trouble": self.trouble,
+            "last_success": self._success_s,
+            "last_duration_s": round(self._duration_s, 3),
+            "scrapes": dict(self._results),
+            **self._sums,
+            **self._by_reason,
+            "allowed_but_never_seen": names.never_seen,
+            "came_but_not_sent": dict(worst[:SHOWN_NAMES_MAX]),
+            "came_but_not_sent_names": len(worst),
+        }
 
     def _rounds(self) -> int:
         """How many intervals to the next scrape."""
@@ -302,6 +334,9 @@ class Scraper:
         for loop in self._loops:
             metrics.add(total, loop.samples(counters_only=leaving))
         return total
+
+    def sources(self) -> list[dict[str, Any]]:
+        return [loop.show() for loop in self._loops]
 
     def problems(self) -> list[str]:
         """A line per source whose last scrape failed.  No secrets."""

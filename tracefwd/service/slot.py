@@ -16,6 +16,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable
+from typing import Any
 
 from tracefwd.errors import StartError
 from tracefwd.service.child import Child, End, start_child
@@ -84,6 +85,11 @@ class Slot:
         return "" if self._serving is None else self._serving.loop
 
     @property
+    def sources(self) -> list[dict[str, Any]]:
+        """What the scraper last said of its sources; whoever wants it new asks first."""
+        return [] if self._serving is None else self._tally.sources(self._serving.life)
+
+    @property
     def problems(self) -> list[str]:
         """What is wrong outside, as of the last snapshot."""
         if self._serving is None:
@@ -120,9 +126,10 @@ class Slot:
         async with self._exchanging:
             await self._exchange(settings)
 
-    async def ask(self, *, rejected: bool = False) -> None:
+    async def ask(self, *, rejected: bool = False, sources: bool = False) -> None:
         """Have the tally's snapshots of its workers renewed; after a second without answer they stay as they are."""
-        await asyncio.gather(*(child.ask(rejected=rejected) for child in self._children()))
+        asked = (child.ask(rejected=rejected, sources=sources) for child in self._children())
+        await asyncio.gather(*asked)
 
     def drain(self, budget_s: float) -> None:
         """Let all leave within the budget and replace none.  Called again, it can only hurry."""

@@ -225,6 +225,13 @@ class Service:
         await self._refresh(rejected=True)
         return self._tally.rejected_samples()
 
+    async def sources(self) -> list[dict[str, Any]]:
+        """How each scraped source is doing, and which of its names were missed or not sent."""
+        if self._scraper is None:
+            return []
+        await self._scraper.ask(sources=True)
+        return self._scraper.sources
+
     def problems(self) -> dict[str, list[str]]:
         """What workers say is wrong outside, by name, as of their last snapshot."""
         return {slot.name: slot.problems for slot in self._slots}

@@ -98,6 +98,7 @@ class Tally:
         self._base_samples: metrics.Samples = {}
         self._base_rejected: list[dict[str, str]] = []
         self._latest_rejected: dict[Life, list[dict[str, str]]] = {}
+        self._latest_sources: dict[Life, list[dict[str, Any]]] = {}
         self._latest: dict[Life, Snapshot] = {}
         # By slot and section: what is held in the base because it is durable.
         self._left: dict[int, dict[str, int]] = {}
@@ -110,6 +111,12 @@ class Tally:
         self._latest[life] = snapshot
         if snapshot.rejected_samples is not None:
             self._latest_rejected[life] = snapshot.rejected_samples
+        if snapshot.sources is not None:
+            self._latest_sources[life] = snapshot.sources
+
+    def sources(self, life: Life) -> list[dict[str, Any]]:
+        """What a living scraper said when somebody last asked."""
+        return self._latest_sources.get(life, [])
 
     def latest(self, life: Life) -> Snapshot | None:
         return self._latest.get(life)
@@ -130,6 +137,7 @@ class Tally:
             _crash(snapshot.ledger, samples)
         ledger.add(self._base, snapshot.ledger)
         metrics.add(self._base_samples, samples)
+        self._latest_sources.pop(life, None)
         rejected = self._latest_rejected.pop(life, [])
         self._base_rejected = _newest_first(rejected + self._base_rejected)[:REJECT_SAMPLES_MAX]
         return lost

@@ -268,6 +268,11 @@ class Worker:
             ],
             problems=parts.problems(),
             id=0 if ask is None else ask.id,
+            sources=(
+                parts.scraper.sources()
+                if parts.scraper is not None and ask is not None and ask.sources
+                else None
+            ),
             durable=parts.journal is not None,
             inherited={} if parts.journal is None else parts.journal.inherited(),
             rejected_samples=(
