@@ -1116,6 +1116,56 @@ def fed(reads: list[bytes]) -> tuple[list[tuple[bytes, str]], list[bytes]]:
     return got, writes
 
 
+@both_loops
+async def test_what_many_clients_send_at_once_is_all_taken_and_answered() -> None:
+    """More usual posts than one turn of the loop gathers."""
+    async with serving() as server:
+        clients = [await server.connect() for _ in range(80)]
+        for round_number in range(3):
+            for number, client in enumerate(clients):
+                client.send(chunked(b"%d-%02d" % (round_number, number)))
+            assert {(await client.reply()).status for client in clients} == {202}
+        assert len(server.bodies) == len(set(server.bodies)) == 240
+
+
+@both_loops
+async def test_a_usual_post_is_taken_though_its_client_half_closes_behind_it() -> None:
+    async with serving() as server:
+        client = await server.connect()
+        assert (await client.ask(chunked(b"first"))).status == 202
+        client.send(chunked(b"again"))
+        client.writer.write_eof()
+        assert (await client.reply()).status == 202
+        assert await client.ended()
+        assert server.bodies == [b"first", b"again"]
+
+
+def test_a_usual_post_is_taken_before_what_follows_it_in_the_same_turn() -> None:
+    requests = [chunked(b"%d" % number) for number in range(4)]
+    got, writes = fed([*requests[:3], requests[3][:20], requests[3][20:]])
+    assert [body for body, _ in got] == [b"0", b"1", b"2", b"3"]
+    assert b"".join(writes).count(b"202") == 4
+
+
+def test_a_usual_post_is_taken_though_its_client_is_gone_in_the_same_turn() -> None:
+    taken: list[bytes] = []
+
+    async def lose() -> None:
+        def take(body: bytes, kind: str) -> Answer:
+            taken.append(body)
+            return Answer(202)
+
+        intake = Intake(ReceiverSettings(), take)
+        connection = Connection(intake, retire_at=float("inf"))
+        connection.connection_made(Pipe())
+        connection.data_received(chunked(b"first"))
+        connection.data_received(chunked(b"again"))
+        connection.connection_lost(None)
+
+    asyncio.run(lose())
+    assert taken == [b"first", b"again"]
+
+
 def cut(stream: bytes, places: list[int]) -> list[bytes]:
     edges = [0, *sorted(place % (len(stream) + 1) for place in places), len(stream)]
     return [stream[start:end] for start, end in pairwise(edges) if start < end]

@@ -45,6 +45,7 @@ class Connection(asyncio.Protocol):
         "_deadline",
         "_eof",
         "_flushing",
+        "_gathered",
         "_going_on",
         "_intake",
         "_last",
@@ -96,6 +97,8 @@ class Connection(asyncio.Protocol):
         # What later turns of the loop will read of the last read.
         self._later = memoryview(b"")
         self._going_on = False
+        # A request of ours is among the intake's gathered ones.
+        self._gathered = False
         # Bodies that wait for their turn.
         self._waiting = 0
         self._arrived = 0.0
@@ -116,11 +119,15 @@ class Connection(asyncio.Protocol):
         transport = self._transport
         if self._last or transport is None:
             return
+        if self._gathered:
+            self._intake.serve_gathered()
         self._arrived = perf_counter()
-        body = self._reader.express(data)
-        if body is not None and not self._queue and not self._retiring:
-            self._serve_express(body, transport)
-            return
+        if not self._queue and not self._retiring:
+            body = self._reader.express(data)
+            if body is not None:
+                self._gathered = True
+                self._intake.gather(self, body)
+                return
         if len(data) > _BITE_BYTES:
             self._later = memoryview(data)[_BITE_BYTES:]
             data = data[:_BITE_BYTES]
@@ -154,6 +161,8 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """The client will send no more.  True keeps our side open for answers that are still held."""
+        if self._gathered:
+            self._intake.serve_gathered()
         self._eof = self._last = True
         self._lingering = not self._queue
         self._deadline = 0.0
@@ -163,6 +172,8 @@ class Connection(asyncio.Protocol):
         )
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._gathered:
+            self._intake.serve_gathered()
         self._reader.close()
         self._transport = None
         self._last = True
@@ -191,7 +202,8 @@ class Connection(asyncio.Protocol):
 
     def close_if_idle(self, reason: str) -> None:
         """Close if no request has begun and no answer is owed; otherwise leave everything as it is."""
-        if self._reader.phase == IDLE and not self._queue and not self._last:
+        idle = self._reader.phase == IDLE and not self._gathered
+        if idle and not self._queue and not self._last:
             self._reason = reason
             self._end()
 
@@ -274,12 +286,20 @@ class Connection(asyncio.Protocol):
             answer.when_released(self._flush_soon)
         return not self._last
 
-    def _serve_express(self, body: bytes, transport: asyncio.Transport) -> None:
+    def serve_gathered(self, body: bytes) -> None:
         """``_serve`` where nothing is pending and nothing special: the usual answer leaves at once."""
-        intake = self._intake
+        self._gathered = False
+        intake, transport = self._intake, self._transport
         answer = self._answer_to(body)
         intake.bytes_read += len(body)
-        if isinstance(answer, HeldAnswer) or answer.status != 202 or answer.body:
+        if (
+            isinstance(answer, HeldAnswer)
+            or answer.status != 202
+            or answer.body
+            or self._retiring
+            or transport is None
+        ):
+            self._last |= self._retiring
             self._queue.append((answer, 0, self._arrived))
             if isinstance(answer, HeldAnswer):
                 answer.when_released(self._flush_soon)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("tracefwd.receiver")
 
+# What one turn of the loop gathers at most: about 3 ms of work, so that no answer waits long for the others.
+_GATHERED_MAX = 32
 # A bug that shows in every request must not fill the disk.
 _LOG_INTERVAL_S = 60.0
 
@@ -62,6 +64,7 @@ class Intake:
         # Answers by duration: one more bucket than edges.
         self.buckets = [0] * (len(ANSWER_BUCKETS_S) + 1)
         self.seconds = 0.0
+        self._gathered: list[tuple[Connection, bytes]] = []
         self._failures_untold = 0
         self._failure_told_at = -inf
 
@@ -89,6 +92,25 @@ class Intake:
             self.addresses[address] -= 1
             if not self.addresses[address]:
                 del self.addresses[address]
+
+    def gather(self, connection: "Connection", body: bytes) -> None:
+        """Have ``connection.serve_gathered(body)`` called when this turn of the loop has read every socket.
+
+        Reads, work and answers in three bouts, not in turns: a fifth of a span's cost, because each call of the
+        kernel takes the processor's caches and predictions away from the work between.
+        """
+        gathered = self._gathered
+        gathered.append((connection, body))
+        if len(gathered) >= _GATHERED_MAX:
+            self.serve_gathered()
+        elif len(gathered) == 1:
+            asyncio.get_running_loop().call_soon(self.serve_gathered)
+
+    def serve_gathered(self) -> None:
+        """At once, for who cannot wait: a connection that ends, or goes on before it was answered."""
+        gathered, self._gathered = self._gathered, []
+        for connection, body in gathered:
+            connection.serve_gathered(body)
 
     def take(self, body: bytes, coding: str, content_type: str) -> Answer | HeldAnswer:
         """Inflate and ingest; whatever happens becomes an answer."""
