@@ -34,7 +34,7 @@ _BREATH_S = 0.5
 _TELL_INTERVAL_S = 60.0
 # Connections above the limit that may be in at the same time, to be told so.
 _ANSWERED_MAX = 512
-# What the process needs for itself: targets, files, channels.
+# What the process needs for itself: targets, files, channels; of a small limit a quarter.
 _OWN_DESCRIPTORS = 128
 _SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 # What the other side may take for its goodbye.
@@ -53,7 +53,7 @@ def descriptors_for(connections_max: int) -> int:
     if soft != resource.RLIM_INFINITY and soft < wanted:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        return min(connections_max, max(1, soft - _OWN_DESCRIPTORS))
+        return min(connections_max, soft - min(_OWN_DESCRIPTORS, soft // 4))
     return connections_max
 
 
