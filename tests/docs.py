@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from tracefwd import limits, metrics  # noqa: E402
+from tracefwd.metricspath.collector import DEVIATIONS  # noqa: E402
 from tracefwd.processor.wavefront_proxy_rules import REPAIRED  # noqa: E402
 from tracefwd.service.config import option_rows  # noqa: E402
 
@@ -97,8 +98,10 @@ def reasons() -> str:
         ("rejected", "REJECT_REASONS", limits.REJECT_REASONS),
         ("dropped", "DROP_REASONS", limits.DROP_REASONS),
         ("repairs", "REPAIR_KINDS", limits.REPAIR_KINDS),
+        ("samples not sent", "SAMPLE_DROP_REASONS", limits.SAMPLE_DROP_REASONS),
+        ("bad lines", "BAD_LINE_REASONS", limits.BAD_LINE_REASONS),
     ):
-        block = source.split(f"{name} = frozenset(", 1)[1].split("\n)\n", 1)[0]
+        block = source.split(f"\n{name} = frozenset(", 1)[1].split("\n)\n", 1)[0]
         for line in block.splitlines():
             reason, _, meaning = line.strip().partition(",")
             if reason.strip('"') in known:
@@ -149,6 +152,13 @@ def _releases(row: dict[str, str | None]) -> str:
     return f"{since} to {major}.{int(minor) - 1}"
 
 
+def collector() -> str:
+    """What ``metrics.mode: collector`` does not copy."""
+    lines = ["| deviation | what it is |", "|---|---|"]
+    lines += [f"| `{name}` | {_cell(text)} |" for name, text in DEVIATIONS.items()]
+    return "\n".join(lines)
+
+
 def _field_texts(source: str, name: str) -> dict[str, str]:
     """Field -> the text that stands below it, on one line."""
     [found] = [
@@ -170,6 +180,7 @@ def _cell(text: str) -> str:
 
 
 TABLES = {
+    "collector": collector,
     "deviations": deviations,
     "istio_metrics": istio_metrics,
     "options": options,

@@ -43,9 +43,9 @@ LENIENT_SPAN_BYTES_MAX = 2**20
 # A longer line of an exposition is skipped.  Istio's widest are 1.4 kB; the collector's own reader ends at this.
 EXPOSITION_LINE_BYTES_MAX = 65_535
 # Points of one family that are held for finding duplicates; a larger family is sent in parts.  About 1 kB each.
-FAMILY_POINTS_MAX = 20_000
+FAMILY_POINTS_MAX = 10_000
 # Characters in the table from label text to rendered tags, and in its entries: 16 MiB hold 25,000 aggregated series.
-# A full table is emptied: reading labels anew costs ten microseconds a series.
+# A full table is emptied: reading labels anew costs some twenty microseconds a series.
 BLOCK_MEMO_CHARS_MAX = 16 * 2**20
 # Names that are told apart in the report of what came and was not sent.
 REPORTED_NAMES_MAX = 1_000
@@ -93,7 +93,7 @@ REPAIR_KINDS = frozenset(
         "source_cut",
         "key_changed",  # empty, digit-only, reserved, too long or doubled after cleaning
         "trailing_backslash",
-        "tag_budget",  # a tag left out because 50 are taken (tags)
+        "tag_budget",  # a tag left out because 50 are taken, or metrics.tags_max of a point
         "name_capped",  # operation beyond the cap, sent as _other
         "url_masked",
         "control_character",  # in a point tag, replaced by a blank

@@ -31,6 +31,7 @@ COMMANDS = [
     "explain",
     "rules",
     "diff",
+    "metrics",
     "validate",
     "print-config",
     "import-conf",

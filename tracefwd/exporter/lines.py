@@ -36,6 +36,7 @@ from tracefwd.model import (
     SpanLog,
     WavefrontSpan,
 )
+from tracefwd.naming import quoted
 
 _encode_json = msgspec.json.encode
 # The Java reporter sends each heartbeat a second time under the name of the protocol.
@@ -54,13 +55,6 @@ _UNKNOWN = {
     "operationName": "unknown_operation",
     "source": "unknown_source",
 }
-
-
-def quoted(text: str) -> str:
-    """``text`` as it stands between quotes."""
-    if '"' in text or "\n" in text:
-        return text.replace('"', '\\"').replace("\n", "\\n")
-    return text
 
 
 def tag(key: str, value: str) -> str:

@@ -18,7 +18,7 @@
 in the middle call ``finish(complete=False)``; a scrape that is just forgotten loses what it has not handed out.
 
 ``counts.dropped``, ``bad_lines`` and ``repairs`` are by reason (``limits.SAMPLE_DROP_REASONS``, ``BAD_LINE_REASONS``,
-``REPAIR_KINDS``); ``samples + added == points + sum(dropped.values())``; bad lines are not samples.
+``REPAIR_KINDS``); ``samples + added == points - delta_points + sum(dropped.values())``; bad lines are not samples.
 
 All here but the scraper is pure: no socket, clock, randomness or logging.
 """

@@ -77,7 +77,7 @@ class CollectorTags(TagRules):
         }
         self._prune(kept)
         pairs = [(wire_name(key), value.strip(BLANKS)) for key, value in sorted(kept.items())]
-        guarded = [(key, naming.guard_end(value)) for key, value in pairs]
+        guarded = [(key, naming.quoted(naming.guard_end(value))) for key, value in pairs]
         source = naming.guard_end(source.strip(BLANKS))
         text = f' source="{naming.quoted(source)}"{write_pairs(guarded)}'
         number = sum(1 for _, value in pairs if value.endswith("\\"))

@@ -22,6 +22,8 @@ NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*", re.ASCII)
 _LABEL = re.compile(
     r'[ \t]*([a-zA-Z_][a-zA-Z0-9_]*)[ \t]*=[ \t]*"([^"\\\n]*(?:\\.[^"\\\n]*)*)"[ \t]*(,?)', re.ASCII
 )
+# The usual label: no blank, no escape.
+_PLAIN_LABELS = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="([^"\\\n]*)"(?:,|$)', re.ASCII).findall
 _BLANKS = re.compile(r"[ \t]*")
 _TOKEN = re.compile(r"[^ \t]+")
 _ESCAPE = re.compile(r"\\(.)")
@@ -190,6 +192,12 @@ def _read_end(line: str, at: int, *, lenient: bool) -> str:
 
 def read_labels(text: str) -> dict[str, str] | None:
     """The labels of a whole block, what stands between ``{`` and ``}``; None if it is not one."""
+    pairs = _PLAIN_LABELS(text)
+    labels = dict(pairs)
+    # Finds that fill the text, but for one comma, are all there is of it.
+    length = sum(map(len, labels)) + sum(map(len, labels.values())) + 4 * len(pairs) - 1
+    if length == len(text) and len(labels) == len(pairs) and _RESERVED not in labels:
+        return labels
     try:
         labels, end = _read_labels(text + "}", 0)
     except LineError:

@@ -23,11 +23,10 @@ _ROWS_AT_ONCE = 500
 class Counts(Struct):
     """What one body came to.
 
-    ``samples + added == points + sum(dropped.values())``; lines that are no samples are in ``bad_lines``.  A sample
-    whose name or tags are filtered is counted as such without reading the rest of its line.  ``added`` are the zeros
-    that the collector's mode sends for missing sums and counts; ``delta_points`` and ``distributions`` are made of
-    ``merged``
-    samples.  ``repairs`` is by ``limits.REPAIR_KINDS``.
+    ``samples + added == points - delta_points + sum(dropped.values())``; what is no sample is in ``bad_lines``.
+    A sample whose name or tags are filtered is counted as such without reading the rest of its line.  ``added`` are the
+    zeros that the collector's mode sends for missing sums and counts; delta counters (``delta_points``, part of
+    ``points``) and ``distributions`` are made of ``merged`` samples.  ``repairs`` is by ``limits.REPAIR_KINDS``.
     """
 
     bytes: int = 0

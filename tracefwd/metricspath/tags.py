@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from tracefwd import naming
 from tracefwd.limits import (
+    MEMO_ENTRIES_MAX,
     POINT_TAG_KEY_LENGTH_MAX,
     POINT_TAG_PAIR_LENGTH_MAX,
     SOURCE_LENGTH_MAX,
@@ -26,7 +27,11 @@ BLANKS = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(
 )
 # Values that say nothing; Istio writes "-" for absent response flags.
 EMPTY_VALUES = frozenset({"", "-", "/"})
+# A value that fits beside any key that does.
+_FITS_ALWAYS = POINT_TAG_PAIR_LENGTH_MAX - POINT_TAG_KEY_LENGTH_MAX
 CLUSTER = "cluster"
+# Stands in for a source of blanks; Wavefront takes no point without one.
+DEFAULT_SOURCE = "prom_source"
 NODE = "nodename"
 # Wavefront's reader would take these for the point's own source, or rename them so by itself (``tag``).
 _RESERVED = frozenset({"host", "source", "tag"})
@@ -89,6 +94,10 @@ class TagRules:
         self._common = {key: value for key, value in metrics.tags.items() if key != CLUSTER}
         self._filter, self._common_filter = filters
         self._tags_max = metrics.tags_max
+        # Keys that are fine; values -> what is written, "" if they say nothing.
+        self._keys: Tags = {}
+        self._values: Tags = {}
+        self._sources: Tags = {}
         self._guaranteed = frozenset(key for each in filters for key in each.guaranteed)
         self._guaranteed_everywhere = frozenset(self._common_filter.guaranteed)
 
@@ -106,32 +115,61 @@ class TagRules:
 
     def _write(self, tags: Tags) -> str | Rendered:
         repairs: dict[str, int] = {}
-        source = _source(tags.get(NODE, "") or self._source, repairs)
-        pairs = self._clean({**tags, CLUSTER: self._cluster}, repairs)
-        if len(pairs) > self._tags_max:
-            self._fit(pairs, repairs)
-        text = f' source="{source}"{write_pairs(sorted(pairs.items()))}'
-        return Rendered(text, "", repairs) if repairs else text
-
-    def _clean(self, tags: Tags, repairs: dict[str, int]) -> Tags:
+        source = tags.get(NODE, "") or self._source
+        shown = self._sources.get(source) or self._show_source(source, repairs)
+        tags[CLUSTER] = self._cluster
+        keys, values = self._keys, self._values
         pairs: Tags = {}
         for key, raw in tags.items():
-            value = raw.strip(BLANKS)
-            if value in EMPTY_VALUES:
-                continue
-            name = key
-            if key in _RESERVED or len(key) > POINT_TAG_KEY_LENGTH_MAX or not _PLAIN_KEY(key):
-                name = _clean_key(key, tags, pairs)
-                if name != key:
-                    _count(repairs, "key_changed")
-            room = POINT_TAG_PAIR_LENGTH_MAX - len(name)
-            if len(value) > room or not value.isprintable() or not value.isascii():
-                value = _clean_value(value, room, repairs)
-            if value[-1] == "\\":
-                _count(repairs, "trailing_backslash")
-                value = naming.guard_end(naming.cut(value, room - 1))
-            pairs[name] = value
-        return pairs
+            value = values.get(raw)
+            if value is None or key not in keys:
+                key, value = self._clean(key, raw, tags, pairs, repairs)
+            if value:
+                pairs[key] = value
+        if len(pairs) > self._tags_max:
+            self._fit(pairs, repairs)
+        text = f' source="{shown}"{write_pairs(sorted(pairs.items()))}'
+        return Rendered(text, "", repairs) if repairs else text
+
+    def _clean(
+        self, key: str, raw: str, tags: Tags, taken: Tags, repairs: dict[str, int]
+    ) -> tuple[str, str]:
+        """Key and quoted value as Wavefront takes them, "" for a value that says nothing; remembers what was fine."""
+        value = raw.strip(BLANKS)
+        if value in EMPTY_VALUES:
+            self._remember(self._values, raw, "")
+            return key, ""
+        name = key
+        if key in _RESERVED or len(key) > POINT_TAG_KEY_LENGTH_MAX or not _PLAIN_KEY(key):
+            name = _clean_key(key, tags, taken)
+            if name != key:
+                _count(repairs, "key_changed")
+        else:
+            self._remember(self._keys, key, key)
+        room = POINT_TAG_PAIR_LENGTH_MAX - len(name)
+        if len(value) > room or not value.isprintable() or not value.isascii():
+            value = _clean_value(value, room, repairs)
+        elif value[-1] != "\\" and len(value) <= _FITS_ALWAYS:
+            self._remember(self._values, raw, naming.quoted(value))
+        if value[-1] == "\\":
+            _count(repairs, "trailing_backslash")
+            value = naming.guard_end(naming.cut(value, room - 1))
+        return name, naming.quoted(value)
+
+    def _show_source(self, text: str, repairs: dict[str, int]) -> str:
+        source = _CONTROL.sub(" ", text).strip(BLANKS)
+        if naming.length(source) > SOURCE_LENGTH_MAX:
+            source = naming.cut(source, SOURCE_LENGTH_MAX)
+            _count(repairs, "source_cut")
+            return naming.quoted(naming.guard_end(source))
+        shown = naming.quoted(naming.guard_end(source)) or DEFAULT_SOURCE
+        self._remember(self._sources, text, shown)
+        return shown
+
+    def _remember(self, table: Tags, text: str, known: str) -> None:
+        if len(table) >= MEMO_ENTRIES_MAX:
+            table.clear()
+        table[text] = known
 
     def _fit(self, pairs: Tags, repairs: dict[str, int]) -> None:
         """Take off tags until the rest is within the budget; the cluster is the last to go."""
@@ -152,8 +190,8 @@ class TagRules:
 
 
 def write_pairs(pairs: Iterable[tuple[str, str]]) -> str:
-    """Keys and values that are clean already; quotes and line feeds are escaped."""
-    return "".join([f' "{key}"="{naming.quoted(value)}"' for key, value in pairs])
+    """Keys and values that are clean and quoted already."""
+    return "".join([f' "{key}"="{value}"' for key, value in pairs])
 
 
 def wire_name(text: str) -> str:
@@ -189,14 +227,6 @@ def _clean_value(value: str, length_max: int, repairs: dict[str, int]) -> str:
         spaced = naming.cut(spaced.replace("\n", " "), length_max)
         _count(repairs, "value_cut")
     return spaced.strip(BLANKS) or "_"
-
-
-def _source(text: str, repairs: dict[str, int]) -> str:
-    source = _CONTROL.sub(" ", text).strip(BLANKS)
-    if naming.length(source) > SOURCE_LENGTH_MAX:
-        source = naming.cut(source, SOURCE_LENGTH_MAX)
-        _count(repairs, "source_cut")
-    return naming.quoted(naming.guard_end(source))
 
 
 def _count(repairs: dict[str, int], kind: str) -> None:

@@ -11,137 +11,75 @@ A ``Translation`` lasts as long as its source's settings and holds all memo tabl
 import math
 from collections.abc import Sequence
 
-from tracefwd.errors import ConfigError
-from tracefwd.limits import BLOCK_MEMO_CHARS_MAX, MEMO_ENTRIES_MAX
-from tracefwd.metricspath import deltas, filters, go_numbers
-from tracefwd.metricspath.collector import CollectorTags
-from tracefwd.metricspath.filters import Filter
-from tracefwd.metricspath.histograms import Distributions, Family, Group
-from tracefwd.metricspath.names import FamilyReader, NamePlan, Names
+from tracefwd.limits import MEMO_ENTRIES_MAX
+from tracefwd.metricspath import go_numbers
+from tracefwd.metricspath.histograms import Family, Group
+from tracefwd.metricspath.names import FamilyReader, NamePlan
 from tracefwd.metricspath.parser import (
     NAME,
     LineError,
     LineSplitter,
     Sample,
     read_comment,
-    read_labels,
     read_sample,
     write_labels,
 )
 from tracefwd.metricspath.points import Counts, PointBuffer, count
-from tracefwd.metricspath.report import Report, Watch
-from tracefwd.metricspath.tags import Rendered, TagRules
+from tracefwd.metricspath.report import Report
+from tracefwd.metricspath.tables import ODD, Tables, check
+from tracefwd.metricspath.tags import Rendered
 from tracefwd.model import Payload, Signal
 from tracefwd.settings import MetricsSettings, PrometheusSourceSettings
 
 _OPENMETRICS = "openmetrics"
-# A block that is no list of labels; its lines are read one by one, which finds the reason.
-_ODD = Rendered("", "labels")
+# From here on Wavefront reads a time as milliseconds.
+_SECONDS_MAX = 1e12 - 1
 # What may stand right behind a label's closing quote, but not in front of a value's first character.
 _NOT_A_VALUE = ("", '"', ",", "}", " ", "\t")
 
 
-def check(source: PrometheusSourceSettings, where: str) -> list[str]:
-    """One sentence for each thing in ``source`` that no translation can be made of; empty if one can."""
-    return [*filters.check(source.filters, f"{where}.filters"), *deltas.check(source, where)]
-
-
 class Translation:
-    """One source's way to points.  Raises ``ConfigError`` if a glob cannot be used or deltas would be wrong."""
+    """One source's way to points.  Raises ``ConfigError`` if a glob cannot be used or deltas would be wrong.
+
+    ``where`` is the option that holds the source, for what is said of its mistakes.
+    """
 
     def __init__(
         self, source: PrometheusSourceSettings, metrics: MetricsSettings, where: str = "source"
     ) -> None:
-        bad = deltas.check(source, where)
-        if bad:
-            raise ConfigError(bad)
-        self.is_collector = metrics.mode == "collector"
-        self.metrics = metrics
-        both = (
-            Filter(source.filters, f"{where}.filters"),
-            Filter(metrics.filters, "metrics.filters"),
-        )
-        self.rules = (CollectorTags if self.is_collector else TagRules)(source, metrics, both)
-        self.watch = Watch((source.filters, metrics.filters))
-        self.names = Names(
-            source,
-            metrics,
-            lambda name: next(filter(None, (f.judge_name(name) for f in both)), ""),
-            self.watch.seen,
-        )
-        self.denied = tuple(f',{key}="' for key in both[0].denied_keys)
-        self.deltas = deltas.Deltas(source.deltas, self.rules)
-        self.distributions = Distributions(is_collector=self.is_collector)
-        self.converts = source.convertHistograms
-        self.values: dict[str, str] = {}
-        # By the label whose number is printed anew, or "".
-        self.blocks: dict[str, dict[str, str | Rendered]] = {"": {}, "le": {}, "quantile": {}}
-        self._block_chars = 0
+        self._tables = Tables(source, metrics, where)
 
     def begin(self, now_s: float, content_type: str = "") -> "Scrape":
         """A body that is scraped at ``now_s`` (epoch seconds); its content type tells OpenMetrics from text 0.0.4."""
-        return Scrape(self, now_s, is_openmetrics=_OPENMETRICS in content_type)
+        return Scrape(self._tables, now_s, is_openmetrics=_OPENMETRICS in content_type)
 
     def report(self) -> Report:
-        return self.watch.report()
-
-    def learn(self, block: str, label: str) -> str | Rendered:
-        """The end of the line for a block of labels, remembered."""
-        labels = read_labels(block)
-        if labels is not None and label and label in labels:
-            bound = go_numbers.parse(labels[label])
-            labels = None if bound is None else {**labels, label: go_numbers.shortest(bound)}
-        elif labels is not None and label:
-            labels = None
-        end = _ODD if labels is None else self.rules.render(labels)
-        table = self.blocks[label]
-        self._block_chars += len(block) + (len(end) if isinstance(end, str) else len(end.text))
-        if self._block_chars > BLOCK_MEMO_CHARS_MAX:
-            for each in self.blocks.values():
-                each.clear()
-            self._block_chars = 0
-        table[block] = end
-        return end
-
-    def value(self, text: str) -> str:
-        """A sample's value as it is written: "" if it is none, ``!REASON`` if it is not sent."""
-        number = go_numbers.parse(text)
-        if number is None:
-            return ""
-        if math.isnan(number):
-            shown = "!nan"
-        elif math.isinf(number) and not self.is_collector:
-            shown = "!infinite"
-        else:
-            shown = go_numbers.plain(number)
-        if len(self.values) >= MEMO_ENTRIES_MAX:
-            self.values.clear()
-        self.values[text] = shown
-        return shown
+        """Since the start, over all scrapes."""
+        return self._tables.watch.report()
 
 
 class Scrape:
     """One body.  ``counts`` may be read at any time; ``truncated``: the body's last line was thrown away."""
 
-    def __init__(self, translation: Translation, now_s: float, *, is_openmetrics: bool) -> None:
+    def __init__(self, tables: Tables, now_s: float, *, is_openmetrics: bool) -> None:
         self.counts = Counts()
         self.truncated = False
-        self._own = translation
+        self._own = tables
         self._now_s = now_s
         self._is_openmetrics = is_openmetrics
-        self._is_collector = translation.is_collector
-        metrics = translation.metrics
+        self._is_collector = tables.is_collector
+        metrics = tables.metrics
         self._honors = metrics.honor_timestamps and not self._is_collector
-        self._oldest_s = now_s - metrics.age_max if metrics.age_max else -math.inf
-        self._latest_s = now_s + metrics.ahead_max if metrics.ahead_max else math.inf
+        self._oldest_s = max(0.0, now_s - metrics.age_max) if metrics.age_max else 0.0
+        self._latest_s = now_s + metrics.ahead_max if metrics.ahead_max else _SECONDS_MAX
         self._splitter = LineSplitter()
-        self._families = FamilyReader(translation.names, is_openmetrics=is_openmetrics)
+        self._families = FamilyReader(tables.names, is_openmetrics=is_openmetrics)
         self._points = PointBuffer(self.counts, finds_duplicates=not self._is_collector)
         self._stamps: dict[str, str] = {}
         self._family = ""
         self._grouped: dict[str, Family] = {}
         self._distributions: list[str] = []
-        self._deltas = translation.deltas.begin()
+        self._deltas = tables.deltas.begin()
         self._has_ended = False
 
     def feed(self, chunk: bytes) -> list[Payload]:
@@ -163,6 +101,7 @@ class Scrape:
         if lines:
             self._points.add_text("".join(lines), len(lines))
             self.counts.delta_points += len(lines)
+            self.counts.points += len(lines)
         self._points.cut()
         payloads = self._points.take()
         if self._distributions:
@@ -213,7 +152,7 @@ class Scrape:
         )
         rows = self._points.rows(plan)
         push = rows.append
-        odd: list[str] = []
+        others = 0
         while at < stop:
             line = lines[at]
             if not line.startswith(head):
@@ -230,10 +169,10 @@ class Scrape:
             if type(end) is str and shown and shown[0] != "!" and when and when[0] != "!":
                 push((end, shown, when, stamp, block))
             elif not self._push_odd(plan, (end, shown, when, stamp, block)):
-                odd.append(line)
-        self.counts.samples += at - first - len(odd)
-        for line in odd:
-            self._read_line(line)
+                # Here and now: series that are equal keep their order.
+                others += 1
+                self._read_line(line)
+        self.counts.samples += at - first - others
         if self._points.is_full():
             self._points.end_family()
         return at
@@ -241,7 +180,7 @@ class Scrape:
     def _push_odd(self, plan: NamePlan, row: tuple[str | Rendered, str, str, str, str]) -> bool:
         """A line that was taken apart but is not just written; False if it must be read again."""
         end, shown, when, stamp, block = row
-        if end is _ODD or not shown or not when:
+        if end is ODD or not shown or not when:
             return False
         reason = end.reason if isinstance(end, Rendered) else ""
         reason = reason or (shown[1:] if shown[0] == "!" else "")
@@ -292,7 +231,7 @@ class Scrape:
             return
         block = write_labels(labels)
         end = self._own.blocks[plan.label].get(block) or self._own.learn(block, plan.label)
-        if end is _ODD:
+        if end is ODD:
             raise LineError("labels")
         when = self._stamps.get(sample.stamp) or self._stamp(sample.stamp)
         if not when:
@@ -429,3 +368,6 @@ def _is_denied(block: str, needles: Sequence[str]) -> bool:
             ):
                 return True
     return False
+
+
+__all__ = ["Scrape", "Translation", "check"]

@@ -118,7 +118,30 @@ def add_convert(parser: Parser) -> None:
     add_config(parser)
     add_profile(parser)
     add_exact(parser)
+    parser.add_argument(
+        "--metrics",
+        action="store_true",
+        help="the files are Prometheus expositions, such as an answer of /federate",
+    )
+    _add_source(parser)
     parser.add_argument("files", metavar="FILE", nargs="+", help="Zipkin bodies; - is stdin")
+
+
+def add_metrics(parser: Parser) -> None:
+    parser.add_argument("action", choices=("check",), help="what to do with the exposition")
+    add_config(parser)
+    _add_source(parser)
+    add_json(parser)
+    parser.add_argument("file", metavar="FILE", help="a Prometheus exposition; - is stdin")
+
+
+def _add_source(parser: Parser) -> None:
+    parser.add_argument(
+        "--source",
+        metavar="NAME",
+        default="",
+        help="whose filters and names hold: one of prometheus_sources (default: the first)",
+    )
 
 
 def add_explain(parser: Parser) -> None:
@@ -198,6 +221,7 @@ __all__ = [
     "add_gen",
     "add_import_conf",
     "add_json",
+    "add_metrics",
     "add_print_config",
     "add_run",
     "add_validate",

@@ -25,6 +25,7 @@ from tracefwd.service.arguments import (
     add_gen,
     add_import_conf,
     add_json,
+    add_metrics,
     add_print_config,
     add_rules,
     add_run,
@@ -129,7 +130,19 @@ def _convert(arguments: argparse.Namespace) -> int:
     from tracefwd.service import convert, logs
 
     logs.configure(loaded.settings.service)
+    if arguments.metrics:
+        from tracefwd.service import metrics_command
+
+        return metrics_command.convert(loaded, arguments.files, arguments.source)
     return convert.run(loaded, arguments.files)
+
+
+def _metrics(arguments: argparse.Namespace) -> int:
+    loaded = _load(arguments)
+    from tracefwd.service import logs, metrics_command
+
+    logs.configure(loaded.settings.service)
+    return metrics_command.check(loaded, arguments.file, arguments.source, as_json=arguments.json)
 
 
 def _explain(arguments: argparse.Namespace) -> int:
@@ -254,8 +267,12 @@ COMMANDS: Mapping[str, Command] = {
         ),
         Command(
             "convert",
-            "Print the lines that run would send for Zipkin bodies.",
-            ("tracefwd convert spans.json", "tracefwd convert --profile wavefront-proxy - < spans"),
+            "Print the lines that run would send for Zipkin bodies or Prometheus expositions.",
+            (
+                "tracefwd convert spans.json",
+                "tracefwd convert --profile wavefront-proxy - < spans",
+                "tracefwd convert --metrics federate.txt --config tracefwd.yaml",
+            ),
             add_convert,
             _convert,
         ),
@@ -282,6 +299,13 @@ COMMANDS: Mapping[str, Command] = {
             ),
             add_diff,
             _diff,
+        ),
+        Command(
+            "metrics",
+            "Say what the filters let pass of a Prometheus exposition, and which listed names it lacks.",
+            ("tracefwd metrics check --config tracefwd.yaml federate.txt",),
+            add_metrics,
+            _metrics,
         ),
         Command(
             "validate",

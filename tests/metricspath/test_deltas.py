@@ -1,0 +1,227 @@
+"""Cumulative counters of pods as delta counters: what came, once, across restarts and vanished pods."""
+
+import random
+
+import pytest
+
+from tests.metricspath.parts import NOW_S, scrape, translation
+from tracefwd.errors import ConfigError
+from tracefwd.metricspath.deltas import AGGREGATED, check
+from tracefwd.metricspath.translate import Translation
+from tracefwd.settings import DeltaSettings, FilterSettings, PrometheusSourceSettings
+
+NAMES = ["requests.total.*"]
+SEED_URL = 'http://prometheus:9090/federate?match[]={job=~"federate|kubernetes-pods"}'
+
+
+def made(**deltas: object) -> Translation:
+    return translation(deltas=DeltaSettings(**{"names": NAMES, **deltas}))  # type: ignore[arg-type]
+
+
+def body(**pods: float) -> str:
+    """One counter per pod, same code; the pod's name is its instance."""
+    return "".join(
+        f'requests_total{{code="200",instance="{pod}"}} {value}\n' for pod, value in pods.items()
+    )
+
+
+class Mesh:
+    """Scrapes a minute apart; what each sends, by code."""
+
+    def __init__(self, of: Translation | None = None) -> None:
+        self.of = of or made()
+        self.now_s = NOW_S
+        self.dropped: dict[str, int] = {}
+
+    def scrape(self, text: str, *, complete: bool = True) -> dict[str, float]:
+        self.now_s += 60
+        result = scrape(text, self.of, now_s=self.now_s, complete=complete)
+        self.dropped = result.counts.dropped
+        sent = {}
+        for point in result.points():
+            assert point.name == "∆requests.total.value"
+            assert point.time_s == int(self.now_s)
+            sent[point.tags["code"]] = point.value
+        return sent
+
+
+def test_the_first_scrape_only_remembers() -> None:
+    mesh = Mesh()
+    assert mesh.scrape(body(a=100, b=200)) == {}
+    assert mesh.dropped == {"first_seen": 2}
+
+
+def test_differences_are_summed_over_pods() -> None:
+    mesh = Mesh()
+    mesh.scrape(body(a=100, b=200))
+    assert mesh.scrape(body(a=110, b=205)) == {"200": 15.0}
+    assert mesh.dropped == {"merged": 2}
+    assert mesh.scrape(body(a=110, b=205)) == {}
+
+
+def test_a_restarted_pod_counts_from_zero() -> None:
+    mesh = Mesh()
+    mesh.scrape(body(a=100, b=200))
+    assert mesh.scrape(body(a=7, b=201)) == {"200": 8.0}
+
+
+def test_a_vanished_pod_takes_nothing_away_and_may_come_back() -> None:
+    mesh = Mesh()
+    mesh.scrape(body(a=100, b=200))
+    assert mesh.scrape(body(b=203)) == {"200": 3.0}
+    assert mesh.scrape(body(a=104, b=203)) == {"200": 4.0}
+
+
+def test_a_new_series_of_a_known_pod_began_at_zero() -> None:
+    mesh = Mesh()
+    mesh.scrape(body(a=100))
+    assert mesh.scrape(body(a=100) + 'requests_total{code="500",instance="a"} 3\n') == {"500": 3.0}
+
+
+def test_an_unknown_pod_is_only_remembered() -> None:
+    mesh = Mesh()
+    mesh.scrape(body(a=100))
+    assert mesh.scrape(body(a=101, old=1_000_000)) == {"200": 1.0}
+    assert mesh.scrape(body(a=101, old=1_000_002)) == {"200": 2.0}
+
+
+def test_half_a_body_makes_nothing_look_new() -> None:
+    mesh = Mesh()
+    whole = body(a=100) + 'requests_total{code="500",instance="a"} 900\n'
+    assert mesh.scrape(body(a=100), complete=False) == {}
+    assert mesh.scrape(whole) == {}
+    assert mesh.scrape(whole.replace("900", "901")) == {"500": 1.0}
+
+
+def test_half_a_body_later_loses_nothing() -> None:
+    mesh = Mesh()
+    mesh.scrape(body(a=100, b=200))
+    assert mesh.scrape(body(a=105) + "requests_total{co", complete=False) == {"200": 5.0}
+    assert mesh.scrape(body(a=106, b=210)) == {"200": 11.0}
+
+
+def test_a_series_that_is_away_too_long_is_forgotten() -> None:
+    mesh = Mesh(made(expiry=100.0))
+    mesh.scrape(body(a=100, b=200))
+    for _ in range(3):
+        mesh.scrape(body(b=200))
+    assert mesh.scrape(body(a=50_000, b=200)) == {}
+
+
+def test_more_series_than_can_be_remembered_are_counted_and_never_invented() -> None:
+    mesh = Mesh(made(series_max=2))
+    mesh.scrape(body(a=1, b=1, c=1))
+    assert mesh.dropped == {"first_seen": 2, "series_max": 1}
+    assert mesh.scrape(body(a=2, b=2, c=9)) == {"200": 2.0}
+    assert mesh.dropped == {"merged": 2, "series_max": 1}
+
+
+def test_series_of_no_single_pod_are_refused_and_counted() -> None:
+    mesh = Mesh()
+    aggregated = 'requests_total{code="200",instance=""} 5\nrequests_total{code="200",instance="p",job="federate"} 6\n'
+    assert mesh.scrape(aggregated) == {}
+    assert mesh.dropped == {"not_per_pod": 2}
+
+
+def test_the_same_series_twice_counts_once() -> None:
+    mesh = Mesh()
+    mesh.scrape(body(a=100))
+    assert mesh.scrape(body(a=110) + body(a=110)) == {"200": 10.0}
+    assert mesh.dropped == {"merged": 1, "duplicate": 1}
+
+
+def test_filters_see_the_pods_own_tags() -> None:
+    of = translation(
+        deltas=DeltaSettings(names=NAMES),
+        filters=FilterSettings(metricTagDenyList={"instance": ["a"]}),
+    )
+    mesh = Mesh(of)
+    mesh.scrape(body(a=1, b=1))
+    assert mesh.scrape(body(a=9, b=3)) == {"200": 2.0}
+
+
+def test_other_names_stay_as_they_are() -> None:
+    assert [p.name for p in scrape('gauge{instance="a"} 1\n', made()).points()] == ["gauge.value"]
+
+
+def test_typed_counters_and_histograms_too() -> None:
+    of = translation(deltas=DeltaSettings(names=["r.counter", "h.*"]))
+    text = (
+        '# TYPE r counter\nr{{instance="a"}} {0}\n# TYPE h histogram\n'
+        'h_bucket{{instance="a",le="1.0"}} {0}\nh_count{{instance="a"}} {0}\n'
+    )
+    scrape(text.format(1), of)
+    points = scrape(text.format(3), of).points()
+    assert sorted((p.name, p.value, p.tags.get("le")) for p in points) == [
+        ("∆h.bucket", 2.0, "1"), ("∆h.count", 2.0, None), ("∆r.counter", 2.0, None),
+    ]  # fmt: skip
+
+
+def test_whatever_pods_do_the_sum_is_what_they_counted_while_they_were_known() -> None:
+    """Pods restart, vanish, come back; against a count kept beside it."""
+    generator = random.Random(7)
+    mesh = Mesh()
+    values = {f"p{n}": 0.0 for n in range(6)}
+    mesh.scrape(body(**values))
+    seen = dict(values)
+    sent = expected = 0.0
+    for _ in range(200):
+        for pod in values:
+            values[pod] += generator.randrange(5)
+            if generator.random() < 0.05:
+                values[pod] = float(generator.randrange(3))
+        shown = {pod: value for pod, value in values.items() if generator.random() < 0.9}
+        for pod, value in shown.items():
+            expected += value - seen[pod] if value >= seen[pod] else value
+            seen[pod] = value
+        sent += mesh.scrape(body(**shown)).get("200", 0.0)
+    assert sent == expected > 0
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["istio.requests.*", "*", "istio.request.bytes.sum.value", "istio.tcp.{sent,received}.*"],
+)
+def test_aggregated_series_are_refused_at_configuration_with_the_rules_name(pattern: str) -> None:
+    source = PrometheusSourceSettings(url=SEED_URL, deltas=DeltaSettings(names=[pattern]))
+    [problem] = check(source, "prometheus_sources[0]")
+    assert "federate:istio_" in problem
+    assert problem.startswith(f"prometheus_sources[0].deltas.names: {pattern!r}")
+    with pytest.raises(ConfigError, match="recording rule federate:istio_"):
+        translation(url=SEED_URL, deltas=DeltaSettings(names=[pattern]))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        PrometheusSourceSettings(url=SEED_URL, deltas=DeltaSettings(names=["pilot.*"])),
+        PrometheusSourceSettings(
+            url='http://p/federate?match[]={job="kubernetes-pods"}', deltas=DeltaSettings(names=["*"])
+        ),
+        PrometheusSourceSettings(url="http://istiod:15014/metrics", deltas=DeltaSettings(names=["*"])),
+        PrometheusSourceSettings(url=SEED_URL),
+    ],
+)  # fmt: skip
+def test_raw_series_are_taken(source: PrometheusSourceSettings) -> None:
+    assert check(source, "x") == []
+
+
+def test_escaped_queries_and_rule_names_are_seen_through() -> None:
+    for url in (
+        "http://p/federate?match%5B%5D=%7Bjob%3D%22feder%61te%22%7D",
+        'http://p/federate?match[]={__name__=~"federate:.*"}',
+    ):
+        source = PrometheusSourceSettings(url=url, deltas=DeltaSettings(names=["*"]))
+        assert len(check(source, "x")) == 1
+
+
+def test_bad_patterns_and_no_label_that_tells_pods_apart_are_refused() -> None:
+    assert len(check(PrometheusSourceSettings(deltas=DeltaSettings(names=["["])), "x")) == 1
+    assert (
+        len(check(PrometheusSourceSettings(deltas=DeltaSettings(names=["a"], without=[])), "x"))
+        == 1
+    )
+
+
+def test_the_integration_has_thirty_two_rules() -> None:
+    assert len(set(AGGREGATED)) == 32

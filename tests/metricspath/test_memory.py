@@ -1,0 +1,68 @@
+"""A large body passes through little memory: what is held does not grow with the body, only with its largest family."""
+
+import subprocess
+import sys
+
+_PROGRAM = """
+import resource, sys
+sys.path.insert(0, {root!r})
+from tests.metricspath.parts import translation, SEED_FILTERS, NOW_S
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+def chunks(bytes_total, families):
+    made = 0
+    wide = ",".join(f'label_{{n:02d}}="{{"v" * 30}}"' for n in range(18))
+    per_family = max(1, bytes_total // (families * 800))
+    for family in range(families):
+        yield f"# TYPE istio_requests_{{family}} untyped\\n".encode()
+        for first in range(0, per_family, 64):
+            text = "".join(
+                f'istio_requests_{{family}}{{{{app="a{{n}}",{{wide}}}}}} {{n}} 1795352600000\\n'
+                for n in range(first, min(first + 64, per_family))
+            )
+            yield text.encode()
+
+def run(bytes_total, families):
+    scrape = translation().begin(NOW_S)
+    items = 0
+    for chunk in chunks(bytes_total, families):
+        for payload in scrape.feed(chunk):
+            items += payload.items
+    for payload in scrape.finish(True):
+        items += payload.items
+    assert items == scrape.counts.points == scrape.counts.samples > 0, scrape.counts
+    return scrape.counts.bytes
+
+run(2_000_000, 4)
+before = peak()
+read = run({bytes_total}, {families})
+print(read, peak() - before)
+"""
+
+
+def growth(bytes_total: int, families: int) -> tuple[int, int]:
+    """(bytes read, growth of the process's peak) in a process of its own."""
+    from tests.docs import ROOT
+
+    program = _PROGRAM.format(root=str(ROOT), bytes_total=bytes_total, families=families)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120
+    )
+    read, grown = map(int, done.stdout.split())
+    return read, grown
+
+
+def test_memory_does_not_grow_with_the_body() -> None:
+    """Forty megabytes in 400 families: beside the bounded tables nothing is kept of them."""
+    read, grown = growth(40_000_000, 400)
+    assert read > 39_000_000
+    assert grown < 24 * 2**20
+
+
+def test_one_huge_family_is_sent_in_parts() -> None:
+    """Forty megabytes in a single family; at most 10,000 points of it are held (29 MB, and for twice the body too)."""
+    read, grown = growth(40_000_000, 1)
+    assert read > 39_000_000
+    assert grown < 40 * 2**20
