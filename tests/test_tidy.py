@@ -127,7 +127,12 @@ def test_no_cupboards() -> None:
 
 def test_no_module_is_dead() -> None:
     used = {name for path in MODULES for name in imports(path)}
-    entry_points = {"tracefwd.__main__", "tracefwd.service.worker"}
+    # The last is named where the scraper's process is started.
+    entry_points = {
+        "tracefwd.__main__",
+        "tracefwd.service.worker",
+        "tracefwd.service.scraper_parts",
+    }
     for path in MODULES:
         name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
         if path.stem != "__init__":

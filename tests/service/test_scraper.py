@@ -6,7 +6,9 @@ import itertools
 import json
 import logging
 import os
+import re
 import signal
+import zlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -29,6 +31,7 @@ from tracefwd.processor.rules import read_rules
 from tracefwd.service.config import Loaded
 from tracefwd.service.scrape_client import ScrapeClient
 from tracefwd.service.scraper import PointOutlets, Scraper, SourceLoop
+from tracefwd.service.scraper_parts import compose
 from tracefwd.service.supervisor import Service
 from tracefwd.settings import (
     AdminSettings,
@@ -453,6 +456,56 @@ async def test_the_admin_page_says_what_filters_do() -> None:
     assert set(not_sent) == {"b.two.value", "c.three.value"}
     assert list(not_sent["c.three.value"]) == ["name_denied"]
     assert shown["samples"] == shown["points"] + sum(shown["dropped"].values())
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc to see memory")
+async def test_a_body_of_a_hundred_megabytes_needs_no_hundred_megabytes() -> None:
+    row = b'b_%d{app="productpage",reporter="source",destination_workload="ratings-v1"} 1\n'
+    page = b"".join(row % (number % 100) for number in range(14_000))
+    packer = zlib.compressobj(1, zlib.DEFLATED, 31)
+    huge = b"".join(packer.compress(page) for _ in range(100)) + packer.compress(b"a_one 1\n")
+    huge += packer.flush()
+    said = [answer(huge, Content_Encoding="gzip"), answer(exposition("a_one 1"))]
+    filters = FilterSettings(metricAllowList=["a.*"])
+    async with (
+        stand_in() as emulator,
+        exporter(lambda _: said.pop() if said else answer(exposition("a_one 1"))) as server,
+    ):
+        settings = service_settings(
+            emulator, replace(fast_source(server), filters=filters), only="metrics"
+        )
+        async with Service(Loaded(settings, {})) as service:
+            status = Path(f"/proc/{service.slots[0].pid}/status")
+            await delivered(service, 1)
+            before = peak_bytes(status)
+            await delivered(service, 2)
+            after = peak_bytes(status)
+            samples = await service.samples()
+    assert samples["tracefwd_scraper_body_bytes_total"]["mesh",] > 100_000_000
+    assert samples["tracefwd_scraper_scrapes_total"].keys() == {("mesh", "ok")}
+    assert after - before < 30_000_000
+
+
+def peak_bytes(status: Path) -> int:
+    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+async def test_a_token_over_plain_http_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    def told(url: str, **http: str) -> bool:
+        caplog.clear()
+        target = TargetSettings(metrics="http://127.0.0.1:1")
+        source = PrometheusSourceSettings(url=url, httpConfig=HttpConfigSettings(**http))
+        exporter_settings = ExporterSettings(targets=[target])
+        compose(Settings(exporter=exporter_settings, prometheus_sources=[source]))
+        return "in clear text" in caplog.text
+
+    assert told("http://prometheus:9090/f", bearer_token_file="/t")
+    assert told("http://u:p@prometheus:9090/f")
+    assert not told("http://prometheus:9090/f")
+    assert not told("https://prometheus/f", bearer_token="t")
+    assert not told("http://127.0.0.1:9090/f", bearer_token="t")
 
 
 async def test_only_spans_scrapes_nothing() -> None:

@@ -3,20 +3,29 @@
 Targets are the workers' (lanes, queues, failovers and all), with accounts of this process.
 """
 
+import logging
 from random import Random
+from urllib.parse import urlsplit
 
 from tracefwd.compose import load_point_rules
+from tracefwd.exporter.http_client import is_loopback
 from tracefwd.metricspath.translate import Translation
 from tracefwd.processor.ruled_points import RuledPoints
 from tracefwd.service.rules_watch import RulesWatch
 from tracefwd.service.scrape_client import ScrapeClient
 from tracefwd.service.scraper import PointOutlets, Scraper, SourceLoop
+from tracefwd.service.source_checks import source_name
 from tracefwd.service.worker_parts import Parts, make_targets
-from tracefwd.settings import Settings
+from tracefwd.settings import PrometheusSourceSettings, Settings
+
+LOG = logging.getLogger(__name__)
 
 
 def compose(settings: Settings) -> Parts:
     targets = [target for _, target in make_targets(settings)]
+    for source in settings.prometheus_sources:
+        if _tells_everybody(source):
+            LOG.warning("source %s: its credentials go out in clear text", source_name(source))
     rules = load_point_rules(settings)
     ruled = None if rules is None else RuledPoints(rules, settings.metrics.tags_max)
     outlets = PointOutlets(targets, ruled)
@@ -39,3 +48,11 @@ def compose(settings: Settings) -> Parts:
         each_second=RulesWatch(settings, ruled, load_point_rules).check,
         scraper=Scraper(loops),
     )
+
+
+def _tells_everybody(source: PrometheusSourceSettings) -> bool:
+    """Whether credentials leave this machine over plain http."""
+    http, parts = source.httpConfig, urlsplit(source.url)
+    bears = http.bearer_token or http.bearer_token_file or http.basic_auth.username
+    is_open = parts.scheme == "http" and not is_loopback(parts.hostname or "")
+    return is_open and bool(bears or parts.username)
