@@ -215,12 +215,14 @@ def test_escaped_queries_and_rule_names_are_seen_through() -> None:
         assert len(check(source, "x")) == 1
 
 
-def test_bad_patterns_and_no_label_that_tells_pods_apart_are_refused() -> None:
-    assert len(check(PrometheusSourceSettings(deltas=DeltaSettings(names=["["])), "x")) == 1
-    assert (
-        len(check(PrometheusSourceSettings(deltas=DeltaSettings(names=["a"], without=[])), "x"))
-        == 1
-    )
+def test_bad_patterns_and_numbers_and_no_label_that_tells_pods_apart_are_refused() -> None:
+    for deltas in (
+        DeltaSettings(names=["["]),
+        DeltaSettings(names=["a"], without=[]),
+        DeltaSettings(names=["a"], series_max=0),
+        DeltaSettings(names=["a"], expiry=-1.0),
+    ):
+        assert len(check(PrometheusSourceSettings(deltas=deltas), "x")) == 1
 
 
 def test_the_integration_has_thirty_two_rules() -> None:

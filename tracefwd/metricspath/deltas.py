@@ -46,6 +46,8 @@ def check(source: PrometheusSourceSettings, where: str) -> list[str]:
     found = [f"{where}.deltas.names: {problem}" for problem in problems(patterns)]
     if not patterns or found:
         return found
+    if source.deltas.series_max < 1 or source.deltas.expiry <= 0:
+        found.append(f"{where}.deltas: series_max and expiry must be above zero")
     if not source.deltas.without:
         found.append(
             f"{where}.deltas.without: names no label that tells pods apart; write [instance]"

@@ -5,6 +5,7 @@ A ``PointBuffer`` holds the rows of the family that is being read, finds duplica
 """
 
 import math
+from collections.abc import Sequence
 
 from msgspec import Struct
 
@@ -17,7 +18,7 @@ Row = tuple[str, str, str, str, str]
 
 # A quarter of an exporter's batch, so that batches fill well and little is held here.
 _PAYLOAD_CHARS = 2**18
-_ROWS_AT_ONCE = 500
+_LINES_AT_ONCE = 500
 
 
 class Counts(Struct):
@@ -45,17 +46,47 @@ def count(table: dict[str, int], reason: str, number: int = 1) -> None:
     table[reason] = table.get(reason, 0) + number
 
 
-class PointBuffer:
-    """``finds_duplicates``: of equal series in a family the newest is sent, later lines win ties."""
+class PayloadBuffer:
+    """Lines of one signal become payloads of a modest size."""
 
-    def __init__(self, counts: Counts, *, finds_duplicates: bool) -> None:
-        self._counts = counts
-        self._finds_duplicates = finds_duplicates
-        self._rows: dict[NamePlan, list[Row]] = {}
+    def __init__(self, signal: Signal) -> None:
+        self._signal = signal
         self._texts: list[str] = []
         self._chars = 0
         self._items = 0
         self._payloads: list[Payload] = []
+
+    def add_lines(self, lines: Sequence[str]) -> None:
+        """Lines that are ready, each ended by LF."""
+        for start in range(0, len(lines), _LINES_AT_ONCE):
+            part = lines[start : start + _LINES_AT_ONCE]
+            text = "".join(part)
+            self._texts.append(text)
+            self._items += len(part)
+            self._chars += len(text)
+            if self._chars >= _PAYLOAD_CHARS:
+                self.cut()
+
+    def cut(self) -> None:
+        """Make a payload of what there is."""
+        if self._items:
+            data = "".join(self._texts).encode("utf-8", "replace")
+            self._payloads.append(Payload(self._signal, data, self._items))
+        self._texts, self._items, self._chars = [], 0, 0
+
+    def take(self) -> list[Payload]:
+        payloads, self._payloads = self._payloads, []
+        return payloads
+
+
+class PointBuffer(PayloadBuffer):
+    """``finds_duplicates``: of equal series in a family the newest is sent, later lines win ties."""
+
+    def __init__(self, counts: Counts, *, finds_duplicates: bool) -> None:
+        super().__init__(Signal.POINTS)
+        self._counts = counts
+        self._finds_duplicates = finds_duplicates
+        self._rows: dict[NamePlan, list[Row]] = {}
 
     def rows(self, plan: NamePlan) -> list[Row]:
         """The list to append a name's rows to, until ``end_family``."""
@@ -74,31 +105,11 @@ class PointBuffer:
             if self._finds_duplicates and len({row[0] for row in rows}) < len(rows):
                 rows = self._newest(rows)
             name = plan.wire
-            for start in range(0, len(rows), _ROWS_AT_ONCE):
-                part = rows[start : start + _ROWS_AT_ONCE]
-                lines = [f"{name} {value} {when}{end}\n" for end, value, when, _, _ in part]
-                self.add_text("".join(lines), len(part))
+            for start in range(0, len(rows), _LINES_AT_ONCE):
+                part = rows[start : start + _LINES_AT_ONCE]
+                self.add_lines([f"{name} {value} {when}{end}\n" for end, value, when, _, _ in part])
             self._counts.points += len(rows)
         self._rows.clear()
-
-    def add_text(self, text: str, items: int) -> None:
-        """Lines that are ready, each ended by LF."""
-        self._texts.append(text)
-        self._items += items
-        self._chars += len(text)
-        if self._chars >= _PAYLOAD_CHARS:
-            self.cut()
-
-    def cut(self) -> None:
-        """Make a payload of what there is."""
-        if self._items:
-            data = "".join(self._texts).encode("utf-8", "replace")
-            self._payloads.append(Payload(Signal.POINTS, data, self._items))
-        self._texts, self._items, self._chars = [], 0, 0
-
-    def take(self) -> list[Payload]:
-        payloads, self._payloads = self._payloads, []
-        return payloads
 
     def _newest(self, rows: list[Row]) -> list[Row]:
         """One row for each end of a line; counts the others as duplicates, or as collisions of different series."""

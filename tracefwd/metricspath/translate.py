@@ -24,7 +24,7 @@ from tracefwd.metricspath.parser import (
     read_sample,
     write_labels,
 )
-from tracefwd.metricspath.points import Counts, PointBuffer, count
+from tracefwd.metricspath.points import Counts, PayloadBuffer, PointBuffer, count
 from tracefwd.metricspath.report import Report
 from tracefwd.metricspath.tables import ODD, Tables, check
 from tracefwd.metricspath.tags import Rendered
@@ -78,7 +78,7 @@ class Scrape:
         self._stamps: dict[str, str] = {}
         self._family = ""
         self._grouped: dict[str, Family] = {}
-        self._distributions: list[str] = []
+        self._distributions = PayloadBuffer(Signal.DISTRIBUTIONS)
         self._deltas = tables.deltas.begin()
         self._has_ended = False
 
@@ -87,7 +87,7 @@ class Scrape:
         self.counts.bytes += len(chunk)
         for lines in self._splitter.feed(chunk):
             self._read(lines)
-        return self._points.take()
+        return [*self._points.take(), *self._distributions.take()]
 
     def finish(self, complete: bool) -> list[Payload]:
         """The body has ended, as it should (``complete``) or early; call it once, also after a failure."""
@@ -98,16 +98,12 @@ class Scrape:
         self._end_grouped()
         self._points.end_family()
         lines = self._deltas.finish(self._now_s, complete=complete)
-        if lines:
-            self._points.add_text("".join(lines), len(lines))
-            self.counts.delta_points += len(lines)
-            self.counts.points += len(lines)
+        self._points.add_lines(lines)
+        self.counts.delta_points += len(lines)
+        self.counts.points += len(lines)
         self._points.cut()
-        payloads = self._points.take()
-        if self._distributions:
-            data = "".join(self._distributions).encode("utf-8", "replace")
-            payloads.append(Payload(Signal.DISTRIBUTIONS, data, len(self._distributions)))
-        return payloads
+        self._distributions.cut()
+        return [*self._points.take(), *self._distributions.take()]
 
     @property
     def has_ended(self) -> bool:
@@ -152,7 +148,7 @@ class Scrape:
         )
         rows = self._points.rows(plan)
         push = rows.append
-        others = 0
+        others = refused = 0
         while at < stop:
             line = lines[at]
             if not line.startswith(head):
@@ -160,7 +156,7 @@ class Scrape:
             at += 1
             block, _, tail = line[skip:].rpartition("} ")
             if denied and _is_denied(block, denied):
-                self._lose(plan, "tag_denied")
+                refused += 1
                 continue
             value, _, stamp = tail.partition(" ")
             end = blocks.get(block) or own.learn(block, plan.label)
@@ -173,6 +169,8 @@ class Scrape:
                 others += 1
                 self._read_line(line)
         self.counts.samples += at - first - others
+        if refused:
+            self._lose(plan, "tag_denied", refused)
         if self._points.is_full():
             self._points.end_family()
         return at
@@ -348,7 +346,8 @@ class Scrape:
         self._lose(plan, "merged", group.samples)
         if bins:
             shown = " ".join([f"#{number} {go_numbers.plain(value)}" for number, value in bins])
-            self._distributions.append(f"!M {int(self._now_s)} {shown} {plan.wire}{end}\n")
+            line = f"!M {int(self._now_s)} {shown} {plan.wire}{end}\n"
+            self._distributions.add_lines([line])
             self.counts.distributions += 1
 
 
