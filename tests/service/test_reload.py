@@ -68,12 +68,12 @@ def test_what_the_ports_depend_on_stays_with_its_origin_and_is_named() -> None:
     assert result.loaded.origins["red.interval"] == "environment TRACEFWD_RED__INTERVAL"
 
 
-def test_every_port_and_the_number_of_workers_need_a_restart() -> None:
+def test_every_port_the_number_of_workers_and_what_runs_need_a_restart() -> None:
     old = load(None, {}, FLAGS)
     settings = Settings(
         receiver=ReceiverSettings(listen="127.0.0.1:1", trace_listen="127.0.0.1:2"),
         admin=AdminSettings(listen="127.0.0.1:3"),
-        service=ServiceSettings(workers=9),
+        service=ServiceSettings(workers=9, only="spans"),
         red=RedSettings(interval=1.0),
         exporter=old.settings.exporter,
     )

@@ -356,6 +356,9 @@ def _read_texts(option: Option, node: Node, report: Report, key: str) -> Any:
     """{NAME: text}, or {NAME: list of texts} where a single text is a list of one."""
     (_, kind) = typing.get_args(option.kind)
     form = "write {NAME: text}" if kind is str else "write {NAME: [text, text]}"
+    if isinstance(node, Scalar) and node.text.lstrip().startswith("{"):
+        inner_node = read_text(node.text, f"{key} ({node.place})", None, report, lines=False)
+        node = inner_node if inner_node is not None else node
     if not isinstance(node, Table):
         report.refuse(key, f"a mapping is expected; {form}")
         return MISSING

@@ -92,11 +92,11 @@ class Snapshot(Struct, tag_field="type", tag="snapshot"):
     ledger: dict[str, Any]
     samples: list[tuple[str, tuple[str, ...], int | float]]
     rejected_samples: list[dict[str, str]] | None = None
-    sources: list[dict[str, Any]] | None = None
     problems: list[str] = []
     id: int = 0
     durable: bool = False
     inherited: dict[str, int] = {}
+    sources: list[dict[str, Any]] | None = None
 
 
 FromParent = Start | Ask | Drain
