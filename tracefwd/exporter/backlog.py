@@ -6,7 +6,7 @@
    ones are packed together.  It counts as held in memory until it is on disk, and on the shelf from then on.
 2. A batch that is loaded keeps its file until all of its lines are over: whatever fails goes back to the shelf, and
    costs no memory there.
-3. At most as many are loaded as may fly at once, and only where the memory's bound has room for them.
+3. At most as many are loaded as may fly at once, and only where there is room for them without a new spill.
 """
 
 import asyncio
@@ -38,6 +38,9 @@ class Shelf(Protocol):
 
     @property
     def usable(self) -> bool: ...
+
+    @property
+    def due_at(self) -> float: ...
 
     def claim(self, lost: Callable[[int, str], None], found: Callable[[int], None]) -> None: ...
 
@@ -206,7 +209,7 @@ class Backlog:
             stored = self.shelf.next(now)
             if stored is None:
                 return
-            if held.size_bytes + stored.size_bytes > self._queue_bytes_max:
+            if held.size_bytes + stored.size_bytes > SPILL_FROM * self._queue_bytes_max:
                 self.shelf.put_back(stored, now)
                 return
             held.start_loading(stored)

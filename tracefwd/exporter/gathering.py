@@ -47,6 +47,8 @@ class Gathering:
         self._batch_bytes_max = min(settings.batch_bytes_max, settings.queue_bytes_max)
         self._batch_items_max = settings.batch_items_max
         self._batch_age_max = settings.batch_age_max
+        # The origin of the batch that was closed last, and the same while the open batch is a part of it.
+        self._newest: Origin | None = None
         self._joined: Origin | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._age_timer: asyncio.TimerHandle | None = None
@@ -101,10 +103,12 @@ class Gathering:
             held.open_bytes + size > self._batch_bytes_max
             or held.open_items + items > self._batch_items_max
         ):
-            self.close_batch(before=seq)
+            self.close_batch()
         if held.size_bytes + size > self.queue_bytes_max and not self.make_room(size):
             self._end_entry(items, unsendable, seq, "dropped", self._full_reason())
             return
+        if seq and not held.open_items:
+            self._join(seq)
         held.gather(data, items, seq, unsendable)
         if (
             held.open_items >= self._batch_items_max
@@ -117,8 +121,9 @@ class Gathering:
 
     def _gather_cut(self, data: bytes, items: int, unsendable: int, seq: int) -> None:
         """More than a batch: its pieces are batches of their own, with one origin."""
-        self.close_batch(before=seq)
-        origin = self._take_joined() or self._books.origin(seq, seq)
+        self.close_batch()
+        self._join(seq)
+        origin = self._newest = self._take_joined() or self._books.origin(seq, seq)
         if origin is not None:
             origin.gain(items, pieces=0)
             origin.note(unsendable, "rejected", "too_long_for_target")
@@ -145,6 +150,7 @@ class Gathering:
 
     def _end_entry(self, items: int, unsendable: int, seq: int, state: str, reason: str) -> None:
         """Lines that are over before they came into a batch."""
+        self._join(seq)
         origin = self._take_joined() or self._books.origin(seq, seq)
         self._books.refused_entry(items, state, reason, origin)
         if origin is not None:
@@ -152,19 +158,19 @@ class Gathering:
             if origin.is_over:
                 self._books.finish(origin)
 
-    def close_batch(self, before: int = 0) -> None:
-        """The open batch goes to the queue; ``before`` is the entry whose lines come next."""
+    def close_batch(self) -> None:
+        """The open batch goes to the queue."""
         if self._age_timer is not None:
             self._age_timer.cancel()
             self._age_timer = None
         if self._held.open_items:
-            origin = self._open_origin(before)
+            origin = self._open_origin()
             data, items = self._held.take_open()
             self._held.queue.append(self.packed(data, items, self._now(), origin))
             self._pump()
 
-    def _open_origin(self, before: int = 0) -> Origin | None:
-        """Of the open batch, which ends here; lines of one entry have one origin even when they are in two batches."""
+    def _open_origin(self) -> Origin | None:
+        """Of the open batch, which ends here."""
         held = self._held
         first, last = held.open_seqs
         origin = self._take_joined() or self._books.origin(first, last)
@@ -172,10 +178,15 @@ class Gathering:
             origin.last = last
             origin.gain(held.open_items)
             origin.note(held.open_unsendable, "rejected", "too_long_for_target")
-            if before == last:
-                origin.held_open = True
-                self._joined = origin
+            self._newest = origin
         return origin
+
+    def _join(self, seq: int) -> None:
+        """Lines of one entry have one origin, even when a batch was closed between its payloads."""
+        origin = self._newest
+        if origin is not None and origin.last == seq and not origin.is_over:
+            origin.held_open = True
+            self._joined = origin
 
     def _take_joined(self) -> Origin | None:
         origin, self._joined = self._joined, None

@@ -33,7 +33,7 @@ from tracefwd.exporter.gathering import Gathering
 from tracefwd.exporter.held import Held
 from tracefwd.exporter.lane_books import Done, LaneBooks, Launched
 from tracefwd.exporter.patience import Patience
-from tracefwd.exporter.route import Flight, Route, choose
+from tracefwd.exporter.route import Flight, Route, choose, outcome_of
 from tracefwd.exporter.turns import Turns
 from tracefwd.metrics import Samples
 from tracefwd.metrics import add as add_samples
@@ -173,16 +173,21 @@ class Lane:
         while len(held.flights) < self._concurrency and self._has_work():
             route, ask_again_at = choose(self.routes, now)
             if route is None:
-                if ask_again_at < inf:
-                    self._wake_timer = loop.call_at(ask_again_at, self.pump)
+                self._wake_at(loop, ask_again_at)
                 return
             if self._backlog is not None and not self._draining:
                 most = self._turns.old_most if held.queue else self._concurrency
                 self._backlog.load(now, most)
             batch = self._next(probe=route.breaker.open)
             if batch is None:
+                if self._backlog is not None:
+                    self._wake_at(loop, self._backlog.shelf.due_at)
                 return
             self._launch(loop, batch, route)
+
+    def _wake_at(self, loop: asyncio.AbstractEventLoop, moment: float) -> None:
+        if moment < inf:
+            self._wake_timer = loop.call_at(moment, self.pump)
 
     def _has_work(self) -> bool:
         held = self._held
@@ -200,11 +205,14 @@ class Lane:
         """Whose turn it is; for a probe one that waits will do, so that a quiet lane notices recovery."""
         held = self._held
         old_in_flight = sum(flight.batch.old for flight in held.flights.values())
+        fresh_in_flight = len(held.flights) - old_in_flight
         if self._turns.takes_old(
             fresh=bool(held.queue), old=bool(held.old), old_in_flight=old_in_flight
         ):
             return held.old.popleft()
-        if held.queue:
+        if held.queue and self._turns.takes_fresh(
+            old_coming=bool(held.loading), fresh_in_flight=fresh_in_flight
+        ):
             return held.queue.popleft()
         batch = held.longest_waiting() if probe else None
         if batch is not None:
@@ -228,23 +236,12 @@ class Lane:
         flight = self._held.flights.pop(task, None)
         if flight is None:  # abandoned by the drain, and counted there
             return
-        outcome = self._outcome(task)
+        outcome = outcome_of(task, self.books.log.fault)
         if flight.is_probe:
             flight.route.breaker.probed()
         flight.route.attempted(flight.batch, outcome)
         self._verdicts[outcome.verdict](flight, outcome)
         self.pump()
-
-    def _outcome(self, task: asyncio.Task[Outcome]) -> Outcome:
-        """What the flight came to; a bug in a sender is a failed attempt, and loud."""
-        if task.cancelled():
-            return Outcome(verdicts.RETRY, "internal", "cancelled from outside", ambiguous=True)
-        failure = task.exception()
-        if failure is None:
-            return task.result()
-        self.books.log.fault(failure)
-        text = f"a fault of tracefwd's own: {type(failure).__name__}"
-        return Outcome(verdicts.RETRY, "internal", text, ambiguous=True)
 
     # What an attempt came to.
 

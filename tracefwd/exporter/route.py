@@ -5,6 +5,8 @@ what it received is what it finished and what is in flight there, so a batch tha
 received (``received`` goes down again with it, in the same turn).
 """
 
+import asyncio
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from tracefwd.exporter import verdicts
@@ -101,6 +103,18 @@ class Flight(NamedTuple):
     route: Route
     launched_at: float
     is_probe: bool
+
+
+def outcome_of(task: "asyncio.Task[Outcome]", fault: Callable[[BaseException], None]) -> Outcome:
+    """What a send came to; a bug in a sender is a failed attempt, and ``fault`` hears of it."""
+    if task.cancelled():
+        return Outcome(verdicts.RETRY, "internal", "cancelled from outside", ambiguous=True)
+    failure = task.exception()
+    if failure is None:
+        return task.result()
+    fault(failure)
+    text = f"a fault of tracefwd's own: {type(failure).__name__}"
+    return Outcome(verdicts.RETRY, "internal", text, ambiguous=True)
 
 
 def choose(routes: list[Route], now: float) -> tuple[Route | None, float]:

@@ -11,6 +11,7 @@ OLD_SHARE = 4
 class Turns:
     def __init__(self, concurrency: int) -> None:
         self.old_most = max(1, concurrency // OLD_SHARE)
+        self._fresh_most = max(1, concurrency - self.old_most)
         self._alternates = concurrency == 1
         self._turn = 0
 
@@ -22,6 +23,10 @@ class Turns:
             return old_in_flight < self.old_most
         self._turn = (self._turn + 1) % OLD_SHARE
         return self._turn == 0
+
+    def takes_fresh(self, *, old_coming: bool, fresh_in_flight: int) -> bool:
+        """Whether a fresh batch may go now; ``old_coming``: an old one is being read, and has a right to its share."""
+        return not old_coming or fresh_in_flight < self._fresh_most
 
 
 __all__ = ["Turns"]

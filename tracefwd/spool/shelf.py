@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable
 from heapq import heappop, heappush
 from itertools import chain
+from math import inf
 from typing import Protocol
 
 from tracefwd.model import Stored
@@ -121,6 +122,11 @@ class Shelf:
                 self._leave(stored)
                 return stored
         return None
+
+    @property
+    def due_at(self) -> float:
+        """When ``next`` is worth asking again (loop time), if it has just given nothing."""
+        return self._waiting[0][0] if self._waiting else inf
 
     def put_back(self, stored: Stored, not_before: float) -> None:
         """It rests here again; ``next`` passes it over until ``not_before`` (loop time)."""
