@@ -312,6 +312,34 @@ class TestSigterm:
             assert delivered(wavefront) == (count, count)
 
 
+@contextmanager
+def _answering(listening: socket.socket) -> Iterator[None]:
+    """202 to every request on every connection, and its end."""
+    stop = threading.Event()
+
+    def serve() -> None:
+        listening.settimeout(0.05)
+        while not stop.is_set():
+            try:
+                client, _ = listening.accept()
+            except TimeoutError:
+                continue
+            with client:
+                client.settimeout(5)
+                while b"\r\n\r\n" not in client.recv(65_536):
+                    pass
+                answer = b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+                client.sendall(answer)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
 class TestSighup:
     def test_takes_over_what_can_change_and_names_what_cannot(self, tmp_path: Path) -> None:
         with (
@@ -339,6 +367,30 @@ class TestSighup:
             assert service.metric("tracefwd_config_reloads_total", result="applied") == 1
             service.process.terminate()
             assert service.process.wait() == 0
+
+    def test_waits_for_a_slow_target_whatever_the_budget_of_a_stop_is(self, tmp_path: Path) -> None:
+        config: dict[str, Any] = {
+            "service": {"drain_timeout": "0s"},
+            "exporter": {"retry": {"backoff_base": "100ms", "backoff_max": "200ms"}},
+        }
+        with socket.create_server(("127.0.0.1", 0)) as deaf:
+            where = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+            flags = ["--proxy-traces", where, "--proxy-metrics", where]
+            with forwarder(tmp_path, flags, **config) as service:
+                assert service.post(BODY) == 202
+                before = pids(service)
+                service.process.signal(signal.SIGHUP)
+                eventually(lambda: not pids(service) & before, "the successor serves")
+                # The old one holds the spans still, and its successor's account stands beside it.
+                assert service.ledger()["held"] == SPANS
+                with _answering(deaf):
+                    service.delivered(SPANS)
+                    says(service, "workers exchanged")
+                service.process.terminate()
+                service.process.wait()
+                assert service.logs()[-1]["message"].startswith(
+                    f"ledger balanced: received {SPANS} = delivered {SPANS}"
+                )
 
     def test_a_bad_file_touches_nothing_and_is_told(self, tmp_path: Path) -> None:
         with (

@@ -41,7 +41,7 @@ async def test_messages_arrive_whole_and_in_order() -> None:
     samples: list[Any] = [("m", ("a", "b"), 3), ("n", (), 0.25)]
     sent = [
         Ready("uvloop"),
-        Snapshot(empty_ledger(), samples, [{"at": "1.5", "detail": "ü\n"}], ["p"], 7),
+        Snapshot(empty_ledger(), samples, [{"at": "1.5", "detail": "ü\n"}], problems=["p"], id=7),
         Failed("no"),
     ]
     for message in sent:

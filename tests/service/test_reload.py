@@ -3,20 +3,16 @@
 import asyncio
 import os
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from tracefwd.errors import ConfigError, StartError
 from tracefwd.service.config import Loaded, load
+from tracefwd.service.config_options import build, catalogue, get
 from tracefwd.service.reload import NEEDS_RESTART, Reloader, change
 from tracefwd.service.systemd import Systemd
-from tracefwd.settings import (
-    AdminSettings,
-    ReceiverSettings,
-    RedSettings,
-    ServiceSettings,
-    Settings,
-)
+from tracefwd.settings import Settings
 
 FLAGS = {"--proxy-traces": "http://p:1", "--proxy-metrics": "http://p:2"}
 
@@ -68,18 +64,20 @@ def test_what_the_ports_depend_on_stays_with_its_origin_and_is_named() -> None:
     assert result.loaded.origins["red.interval"] == "environment TRACEFWD_RED__INTERVAL"
 
 
-def test_every_port_the_number_of_workers_and_what_runs_need_a_restart() -> None:
+@pytest.mark.parametrize("key", NEEDS_RESTART)
+def test_what_the_parent_used_before_there_were_workers_needs_a_restart(key: str) -> None:
     old = load(None, {}, FLAGS)
-    settings = Settings(
-        receiver=ReceiverSettings(listen="127.0.0.1:1", trace_listen="127.0.0.1:2"),
-        admin=AdminSettings(listen="127.0.0.1:3"),
-        service=ServiceSettings(workers=9, only="spans"),
-        red=RedSettings(interval=1.0),
-        exporter=old.settings.exporter,
-    )
+    other: Any = 9 if isinstance(get(old.settings, key), int) else "127.0.0.1:9"
+    everything = {each: get(old.settings, each) for each in catalogue()}
+    settings = build(Settings, {**everything, key: other, "red.interval": 1.0})
     result = change(old, replace(old, settings=settings))
-    assert set(result.kept) == set(NEEDS_RESTART)
-    assert result.loaded.settings == replace(old.settings, red=RedSettings(interval=1.0))
+    assert (result.kept, result.changed) == ([key], ["red.interval"])
+    assert result.loaded.settings == build(Settings, {**everything, "red.interval": 1.0})
+
+
+def test_the_ports_and_the_number_of_workers_are_among_them() -> None:
+    ports = {"receiver.listen", "receiver.trace_listen", "admin.listen"}
+    assert ports | {"service.workers"} <= set(NEEDS_RESTART)
 
 
 async def test_wishes_during_a_reload_are_one_more_reload() -> None:

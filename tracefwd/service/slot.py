@@ -27,6 +27,9 @@ LOG = logging.getLogger(__name__)
 
 BACKOFF_BASE_S = 0.5
 BACKOFF_S_MAX = 10.0
+# What an exchanged worker has at least: nobody waits to kill it, and a target may be slow just now.  It leaves as soon
+# as it holds nothing.
+SEE_OFF_S = 60.0
 # A worker that lived this long did not die of starting.
 SETTLED_S = 60.0
 
@@ -185,7 +188,8 @@ class Slot:
             predecessor, self._serving = self._serving, successor
             if predecessor is not None:
                 self._others.add(predecessor)
-                predecessor.drain(settings.service.drain_timeout, handed_over=True)
+                budget_s = max(settings.service.drain_timeout, SEE_OFF_S)
+                predecessor.drain(budget_s, handed_over=True)
         self._changed()
         if predecessor is not None:
             await asyncio.wait({predecessor.ended})
