@@ -100,7 +100,8 @@ def test_another_slots_files_get_numbers_of_our_own(tmp_path: Path) -> None:
     ours.write(stored(number=3), b"ours\n")
     theirs.write(stored(number=3), b"their first\n")
     theirs.write(stored(number=5), b"their second\n")
-    assert ours.take_over(theirs, 4) == 6
+    moved, left = ours.take_over(theirs, theirs.names(), 4)
+    assert ([named.number for named in moved], left) == ([4, 5], 0)
     assert theirs.names() == []
     lines = [ours.read(name_of(ours.read_header(named))) for named in ours.names()]
     assert lines == [b"ours\n", b"their first\n", b"their second\n"]

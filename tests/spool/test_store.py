@@ -232,6 +232,55 @@ async def test_a_slot_that_is_no_more_is_taken_over(room: MakeRoom, tmp_path: Pa
     assert [await shelf.read(take(shelf)) for _ in range(2)] == [b"ours\n", b"theirs\n"]
 
 
+async def test_a_predecessor_that_ends_later_is_taken_over_while_we_work(
+    room: MakeRoom, tmp_path: Path
+) -> None:
+    here = await room()
+    other = Room(tmp_path / "slot-0.1" / "batches")
+    await other.store.open()
+    for number in range(3):
+        await other.put(b"theirs %d\n" % number)
+    await other.put(lane=POINTS)
+    damaged = sorted(other.folder.iterdir())[1]
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    await other.store.close()
+    assert await here.put(b"before\n")
+    here.shelf(POINTS)
+    putting = asyncio.create_task(here.put(b"meanwhile\n"))
+    await here.store.take_over([other.folder, tmp_path / "none"])
+    assert await putting
+    assert other.files == []
+    assert sorted(here.found) == [(POINTS, 1), (SPANS, 1), (SPANS, 2)]
+    assert here.lost == [(SPANS, 1, "spool_damaged")]
+    shelf = here.shelf()
+    assert {await shelf.read(take(shelf)) for _ in range(4)} == {
+        b"before\n",
+        b"meanwhile\n",
+        b"theirs 0\n",
+        b"theirs 2\n",
+    }
+    await here.idle()
+    assert here.sample("bytes") == {(): 5 * BLOCK_BYTES}
+
+
+@pytest.mark.usefixtures("quick_probe")
+async def test_a_take_over_waits_for_a_disk_that_refuses(tmp_path: Path) -> None:
+    other = Room(tmp_path / "slot-0.1" / "batches")
+    await other.store.open()
+    await other.put()
+    await other.store.close()
+    here = Room(tmp_path / "mine")
+    here.disk.refuses = {"folder": errno.EACCES}
+    await here.store.open()
+    await here.store.take_over([other.folder])
+    assert len(other.files) == 1
+    here.disk.refuses = {}
+    await usable(here)
+    assert here.shelf().items == 1
+    assert other.files == []
+    await here.store.close()
+
+
 # Bounds.
 
 

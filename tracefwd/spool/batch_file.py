@@ -172,14 +172,21 @@ class BatchFolder:
         finally:
             self._disk.remove(path)
 
-    def take_over(self, other: "BatchFolder", number: int) -> int:
-        """Move another slot's files here, numbered from ``number`` on; returns the next number."""
-        for named in other.names():
+    def take_over(
+        self, other: "BatchFolder", names: list[Named], number: int
+    ) -> tuple[list[Named], int]:
+        """Move another folder's files here, numbered from ``number`` on: those that came, and how many did not."""
+        moved: list[Named] = []
+        for named in names:
             target, _, signal = named.lane.partition("/")
             name = _name(number, named.born_ms, named.items, target, signal)
-            self._disk.replace(other.folder / named.name, self.folder / name)
+            try:
+                self._disk.replace(other.folder / named.name, self.folder / name)
+            except OSError:
+                continue
+            moved.append(named._replace(name=name, number=number))
             number += 1
-        return number
+        return moved, len(names) - len(moved)
 
     def _names(self) -> list[str]:
         try:

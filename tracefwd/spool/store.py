@@ -46,6 +46,14 @@ class Found(NamedTuple):
     unread: int
     number_next: int
 
+    def joined(self, other: "Found") -> "Found":
+        return Found(
+            self.whole + other.whole,
+            self.damaged + other.damaged,
+            self.unread + other.unread,
+            other.number_next,
+        )
+
 
 class BatchStore:
     """``open`` before the lanes start, ``close`` after they have ended."""
@@ -90,9 +98,26 @@ class BatchStore:
         self._loop = asyncio.get_running_loop()
         self._wall_offset_s = self._wall_ms() / 1000 - self._loop.time()
         self._others = [BatchFolder(path, self._disk) for path in take_over]
-        scan = self._in_thread(self._scan)
+        """``open`` for workers that have died since: what they left comes to the lanes that claimed its shelves."""
         await asyncio.wait({scan})
         self._scanned(scan)
+
+    async def take_over(self, folders: Sequence[Path]) -> None:
+        """The same later; what the disk refuses to hand over stays where it is, for the next start."""
+        others = [BatchFolder(path, self._disk) for path in folders]
+        if not self._is_scanned:
+            self._others += others
+            return
+        for other in others:
+            listing = self._in_thread(other.names)
+            await asyncio.wait({listing})
+            names = [] if _failure(listing) is not None else listing.result()
+            if names:
+                # Numbers of their own, before anything else gets them.
+                number, self._number = self._number, self._number + len(names)
+                scan = self._in_thread(partial(self._adopt, other, names, number))
+                await asyncio.wait({scan})
+                self._scanned(scan)
 
     async def close(self, budget_s: float = 1.0) -> None:
         """What is under way gets its time; a disk that hangs is left alone."""
@@ -215,19 +240,28 @@ class BatchStore:
         folder.create()
         folder.clear_unfinished()
         number = 1 + max((named.number for named in folder.names()), default=0)
+        found = self._read_headers(folder.names(), number)
         for other in self._others:
-            number = folder.take_over(other, number)
-        whole: list[Stored] = []
-        damaged: list[tuple[Named, str]] = []
+            found = found.joined(self._adopt(other, other.names(), found.number_next))
+        return found
+
+    def _adopt(self, other: BatchFolder, names: list[Named], number: int) -> Found:
+        """In the thread: another folder's files, numbered from ``number`` on."""
+        moved, unread = self._folder.take_over(other, names, number)
+        found = self._read_headers(moved, number + len(names))
+        return found._replace(unread=found.unread + unread)
+
+    def _read_headers(self, names: list[Named], number_next: int) -> Found:
+        found = Found([], [], 0, number_next)
         unread = 0
-        for named in folder.names():
+        for named in names:
             try:
-                whole.append(folder.read_header(named))
+                found.whole.append(self._folder.read_header(named))
             except DamagedError as damage:
-                damaged.append((named, str(damage)))
+                found.damaged.append((named, str(damage)))
             except OSError:
                 unread += 1
-        return Found(whole, damaged, unread, number)
+        return found._replace(unread=unread)
 
     def _scanned(self, future: "asyncio.Future[Found]") -> None:
         failure = _failure(future)
