@@ -98,7 +98,7 @@ class BatchStore:
         self._loop = asyncio.get_running_loop()
         self._wall_offset_s = self._wall_ms() / 1000 - self._loop.time()
         self._others = [BatchFolder(path, self._disk) for path in take_over]
-        """``open`` for workers that have died since: what they left comes to the lanes that claimed its shelves."""
+        scan = self._in_thread(self._scan)
         await asyncio.wait({scan})
         self._scanned(scan)
 
