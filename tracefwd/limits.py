@@ -39,6 +39,13 @@ REJECTS_PER_BODY_MAX = 1_000
 # per byte of text; Envoy's spans are 1 KiB, and a larger well-formed one takes the strict way.
 LENIENT_SPAN_BYTES_MAX = 2**20
 
+# Work that one body may ask for: a turn of the loop, in which nobody else is served.  A collector's batch has 8,192
+# spans; the dearest spans take 30 us each, so these take a second.  Envoy's spans have 30 members and elements.
+SPANS_PER_BODY_MAX = 32_768
+MEMBERS_PER_BODY_MAX = 1_000_000
+# Tags of one span that are looked at, where a body is long; Wavefront takes 50.
+TAGS_PER_SPAN_MAX = 1_000
+
 # --- metrics path ----------------------------------------------------------------------------
 # A longer line of an exposition is skipped.  Istio's widest are 1.4 kB; the collector's own reader ends at this.
 EXPOSITION_LINE_BYTES_MAX = 65_535

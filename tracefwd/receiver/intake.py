@@ -16,7 +16,8 @@ from tracefwd.receiver import http_messages as say
 from tracefwd.receiver.guard import Guard
 from tracefwd.receiver.inflate import inflate
 from tracefwd.receiver.refusals import Refusals
-from tracefwd.receiver.turns import Turns
+from tracefwd.receiver.turns import LONG_BODY_BYTES, Turns
+from tracefwd.receiver.weight import too_heavy
 from tracefwd.settings import ReceiverSettings
 
 if TYPE_CHECKING:
@@ -117,6 +118,8 @@ class Intake:
         try:
             if coding:
                 body = inflate(body, coding, self.settings.body_bytes_max)
+            if len(body) > LONG_BODY_BYTES and (reason := too_heavy(body)):
+                return Answer(413, f"{reason}\n".encode())
             return self.ingest(body, content_type)
         except Malformed as error:
             return Answer(400, f"{error}\n".encode())
