@@ -13,14 +13,33 @@ LAYERS = [
     {"service", "__main__"},
     {"compose"},
     {"pipeline"},
-    {"receiver", "processor", "exporter", "emulator", "generator", "metricspath", "quarantine"},
+    {
+        "receiver",
+        "processor",
+        "exporter",
+        "spool",
+        "emulator",
+        "generator",
+        "metricspath",
+        "quarantine",
+    },
     {"model", "errors", "limits", "naming", "settings", "metrics", "ledger"},
 ]
-ROOMS = {"receiver", "processor", "exporter", "emulator", "generator", "metricspath", "service"}
+ROOMS = {
+    "receiver",
+    "processor",
+    "exporter",
+    "spool",
+    "emulator",
+    "generator",
+    "metricspath",
+    "service",
+}
 # These do what their room does at the edge: sockets, clocks, files, logs.
 EDGES = {
     "receiver": {"http", "http_connection", "line_port", "intake", "door", "credentials", "turns"},
     "exporter": "*",
+    "spool": {"disk", "log", "shelf", "store"},
     "emulator": "*",
     "generator": "*",
     "service": "*",

@@ -295,6 +295,48 @@ CATALOGUE: tuple[Metric, ...] = (
         ("operation",),
         "Failures of the disk under spooled batches (write, read, remove), and damaged files (damaged).",
     ),
+    # journal
+    Metric("tracefwd_journal_bytes", "gauge", (), "Bytes of the journals on disk."),
+    Metric("tracefwd_journal_bytes_max", "gauge", (), "Bytes that they may take."),
+    Metric("tracefwd_journal_segments", "gauge", (), "Files of the journals."),
+    Metric(
+        "tracefwd_journal_degraded",
+        "gauge",
+        (),
+        "1 for each worker that cannot write its journal, so that what it accepts is in memory only.",
+    ),
+    Metric(
+        "tracefwd_journal_entries_total",
+        "counter",
+        (),
+        "Requests and parts of ticks that went to the journal.",
+    ),
+    Metric(
+        "tracefwd_journal_unwritten_entries_total",
+        "counter",
+        (),
+        "Those of them that it could not write, so that they were in memory only.",
+    ),
+    Metric("tracefwd_journal_written_bytes_total", "counter", (), "Bytes written."),
+    Metric("tracefwd_journal_writes_total", "counter", (), "Turns of the loop that wrote."),
+    Metric("tracefwd_journal_write_seconds_total", "counter", (), "Time that these writes took."),
+    Metric(
+        "tracefwd_journal_syncs_total", "counter", (), "Group commits (spool.durability: fsync)."
+    ),
+    Metric("tracefwd_journal_sync_seconds_total", "counter", (), "Time that these commits took."),
+    Metric(
+        "tracefwd_journal_corrupt_frames_total",
+        "counter",
+        (),
+        "Places in the journals that could not be read at the start.",
+    ),
+    Metric("tracefwd_journal_corrupt_bytes_total", "counter", (), "Bytes in these places."),
+    Metric(
+        "tracefwd_journal_unreadable_files_total",
+        "counter",
+        (),
+        "Files that the disk refused to read at the start; they stay where they are.",
+    ),
     # ledger
     Metric(
         "tracefwd_ledger_spans",

@@ -288,6 +288,8 @@ class RedPoint(NamedTuple):
     millis: int
     good: list[Centroids]
     bad: list[Centroids]
+    number: int = 0
+    """The series', as in its facts."""
 
 
 class Heartbeat(NamedTuple):

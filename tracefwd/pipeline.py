@@ -5,8 +5,9 @@
 
 Span lines and clients' span logs, which have a port of their own, join it behind the mapping (``ingest_lines``).
 
-``ingest`` answers before anything is forwarded.  An answer may be held until its spans are durable: ``commit`` then
-returns a ``HeldAnswer`` (the receiver keeps the pipelining order); in memory it returns a constant and pays nothing.
+``ingest`` answers before anything is forwarded.  With a journal the answer is held until its spans are durable:
+``commit`` then returns a ``HeldAnswer`` (the receiver keeps the pipelining order); in memory it returns a constant and
+pays nothing.
 
 The pipeline knows neither HTTP nor Wavefront: it is handed a decoder, a mapper, writers and targets.
 """
@@ -63,11 +64,31 @@ class Destination(Protocol):
     role: str
     accounts: dict[Signal, Account]
 
-    def offer(self, payload: Payload) -> None: ...
+    def offer(self, payload: Payload, seq: int = 0) -> None: ...
 
     def failover_accounts(self) -> dict[str, dict[Signal, Account]]: ...
 
     def samples(self) -> Samples: ...
+
+
+class Journal(Protocol):
+    """What makes the pipeline's changes outlive the process; all calls of one turn of the loop are kept together.
+
+    ``entry`` names what is offered next, and to whom; ``facts`` are ``RedAggregator.observe``'s.  ``hold`` answers once
+    everything up to now is durable.  ``drained`` says that what these series gathered is in the entry before.
+    """
+
+    def entry(
+        self, offers: Sequence[tuple[Destination, Payload]], facts: Sequence[int] | None, now_s: int
+    ) -> int: ...
+
+    def hold(self, answer: Answer) -> HeldAnswer: ...
+
+    def tick_begins(self) -> None: ...
+
+    def drained(self, seq: int, numbers: Sequence[int]) -> None: ...
+
+    def tick_ended(self) -> None: ...
 
 
 def target_sections(targets: Sequence[Destination]) -> dict[str, dict[str, ledger.Section]]:
@@ -144,6 +165,7 @@ class Pipeline:
         # Clients' span logs before they come to a target, where nothing waits.
         self._log_account = Account(lambda: 0)
         self._quarantine = Quarantine()
+        self.journal: Journal | None = None
         self._accepted: dict[str, int] = {}
         self._repairs: dict[str, int] = {}
 
@@ -174,9 +196,10 @@ class Pipeline:
         """Apply a plan.  No await in here: it happens whole, or not at all."""
         decoded, mapped = plan.decoded, plan.mapped
         self._apply(plan, len(decoded.spans), now_us)
+        answer = ACCEPTED
         if decoded.rejects or mapped.rejects:
-            return self._reject(decoded, mapped, now_us)
-        return ACCEPTED
+            answer = self._reject(decoded, mapped, now_us)
+        return answer if self.journal is None else self.journal.hold(answer)
 
     def _apply(self, plan: Plan, read: int, now_us: int) -> None:
         """Everything about the spans of a plan, of which ``read`` were read, but for the rejects."""
@@ -191,19 +214,45 @@ class Pipeline:
         if plan.sampled_out is not None and self._sampler is not None:
             self._sampler.count(plan.sampled_out)
         self._accepted[decoded.encoding] = self._accepted.get(decoded.encoding, 0) + read
+        now_s = now_us // 1_000_000
+        facts: list[int] | None = None if self.journal is None else []
         if self._red is not None:
-            self._red.observe(mapped.spans, now_us // 1_000_000)
+            self._red.observe(mapped.spans, now_s, facts)
             if mapped.red_only:
-                self._red.observe(mapped.red_only, now_us // 1_000_000)
-        self._offer(plan.payloads)
+                self._red.observe(mapped.red_only, now_s, facts)
+        self._offer(plan.payloads, facts, now_s)
         if decoded.repairs or mapped.repairs:
             self._count_repairs(decoded.repairs, mapped.repairs)
 
-    def _offer(self, payloads_by_writer: list[list[Payload]]) -> None:
+    def _offer(
+        self, payloads_by_writer: list[list[Payload]], facts: Sequence[int] | None, now_s: int
+    ) -> int:
+        """Hand everything to its targets; the seq of its entry in the journal, 0 without one."""
+        if self.journal is not None:
+            return self._offer_durably(self.journal, payloads_by_writer, facts, now_s)
         for (_, targets), payloads in zip(self._outlets, payloads_by_writer, strict=False):
             for target in targets:
                 for payload in payloads:
                     target.offer(payload)
+        return 0
+
+    def _offer_durably(
+        self,
+        journal: Journal,
+        payloads_by_writer: list[list[Payload]],
+        facts: Sequence[int] | None,
+        now_s: int,
+    ) -> int:
+        offers = [
+            (target, payload)
+            for (_, targets), payloads in zip(self._outlets, payloads_by_writer, strict=False)
+            for target in targets
+            for payload in payloads
+        ]
+        seq = journal.entry(offers, facts, now_s)
+        for target, payload in offers:
+            target.offer(payload, seq)
+        return seq
 
     def _reject(self, decoded: Decoded, mapped: Mapped, now_us: int) -> Answer:
         rejects: list[Reject] = [*decoded.rejects, *mapped.rejects]
@@ -288,7 +337,7 @@ class Pipeline:
         payloads = [writer.write_span_logs(kept) for writer in self._writers] if kept else []
         return LinePlan(lines, plan, blocked, sampled_out, shed, payloads)
 
-    def commit_lines(self, plan: LinePlan, now_us: int) -> Answer:
+    def commit_lines(self, plan: LinePlan, now_us: int) -> Answer | HeldAnswer:
         lines = plan.lines
         self._apply(plan.spans, len(lines.spans), now_us)
         logs = self._log_account
@@ -297,13 +346,13 @@ class Pipeline:
         logs.sampled_out += plan.logs_sampled_out
         if plan.logs_shed:
             logs.drop("shed", plan.logs_shed)
-        self._offer(plan.log_payloads)
+        self._offer(plan.log_payloads, None, now_us // 1_000_000)
         for reject in plan.spans.mapped.rejects:
             lines.refused.add(reject)
         self._refuse(self._account, lines.refused, now_us)
         self._refuse(logs, lines.logs_refused, now_us)
         if lines.is_text or lines.spans or lines.logs:
-            return ACCEPTED
+            return ACCEPTED if self.journal is None else self.journal.hold(ACCEPTED)
         return Answer(400, b"No line of the body is text; send span lines in UTF-8.\n")
 
     def _refuse(self, account: Account, refused: Refused, now_us: int) -> None:
@@ -319,19 +368,48 @@ class Pipeline:
         if self._red is None:
             return
         now_s = self._now_us() // 1_000_000
+        journal = self.journal
+        if journal is not None:
+            journal.tick_begins()
         drained = self._red.drain(now_s)
         while part := list(islice(drained, _TICK_SLICE)):
             points = [item for item in part if isinstance(item, RedPoint)]
             beats = [item for item in part if isinstance(item, Heartbeat)]
-            for writer, targets in self._outlets:
-                payloads = [
-                    *writer.write_red(points, now_s),
-                    *writer.write_heartbeats(beats, now_s),
-                ]
-                for target in targets:
-                    for payload in payloads:
-                        target.offer(payload)
+            payloads = [
+                [*writer.write_red(points, now_s), *writer.write_heartbeats(beats, now_s)]
+                for writer in self._writers
+            ]
+            seq = self._offer(payloads, None, now_s)
+            if journal is not None:
+                journal.drained(seq, [point.number for point in points])
             yield
+        if journal is not None:
+            journal.tick_ended()
+
+    # What an earlier process left
+
+    @property
+    def accounts(self) -> dict[str, Account]:
+        """The pipeline's own, by section of the ledger; the targets have theirs."""
+        return {Signal.SPANS.value: self._account, Signal.SPAN_LOGS.value: self._log_account}
+
+    @property
+    def primary(self) -> Destination:
+        return self._primary
+
+    @property
+    def red(self) -> RedAggregator | None:
+        return self._red
+
+    def offer_again(self, target: Destination, payload: Payload, seq: int) -> None:
+        """Lines that an earlier process had accepted; its history is in the accounts without them."""
+        self.found_again(target, payload.signal, payload.items)
+        target.offer(payload, seq)
+
+    def found_again(self, target: Destination, signal: Signal, items: int) -> None:
+        """So many lines that an earlier process had accepted are in the target's lane again."""
+        if target is self._primary and signal is Signal.SPANS:
+            self._account.received += items
 
     # What is seen from outside
 

@@ -220,13 +220,14 @@ class MappingSettings:
 class RulesSettings:
     file: str = option(
         "",
-        "The Wavefront proxy's preprocessor rules file, for spans; read again when it changes and on SIGHUP, a bad one keeps the rules that hold.",
+        "The Wavefront proxy's preprocessor rules file, for spans and scraped points; read again when it changes and on SIGHUP, a bad one keeps the rules that hold.",
         unit="path",
     )
     port: str = option(
         "",
         "Which port's section of the file holds for Zipkin spans; empty is the port of receiver.listen.",
     )
+    metrics_port: str = option("2878", "Which port's section of the file holds for scraped points.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -479,9 +480,7 @@ class DeltaSettings:
     series_max: int = option(
         50_000, "Series remembered for their next difference; further ones are dropped and counted."
     )
-    expiry: float = option(
-        3600.0, "A series not seen for this long is forgotten.", unit="duration"
-    )
+    expiry: float = option(3600.0, "A series not seen for this long is forgotten.", unit="duration")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -654,9 +653,9 @@ __all__ = [
     "DeltaSettings",
     "ErrorSettings",
     "ExporterSettings",
-    "IntakeTlsSettings",
     "FilterSettings",
     "HttpConfigSettings",
+    "IntakeTlsSettings",
     "MappingSettings",
     "MetricsSettings",
     "OperationSettings",

@@ -120,28 +120,28 @@ class FakeTarget:
         return ["primary: nobody answers"]
 
 
-def compose(settings: Settings) -> Parts:
+def compose(settings: Settings, slot: int = 0) -> Parts:
     pipeline = FakePipeline()
     return Parts(pipeline, FakeReceiver(pipeline), [FakeTarget(pipeline)])
 
 
-def compose_unreadable_token(settings: Settings) -> Parts:
+def compose_unreadable_token(settings: Settings, slot: int = 0) -> Parts:
     raise StartError("exporter.targets[0].token_file /run/secrets/wavefront: cannot be read")
 
 
-def compose_bug(settings: Settings) -> Parts:
+def compose_bug(settings: Settings, slot: int = 0) -> Parts:
     raise RuntimeError("a bug")
 
 
-def compose_dies_at_first(settings: Settings) -> Parts:
+def compose_dies_at_first(settings: Settings, slot: int = 0) -> Parts:
     """The first worker ever dies before it is ready; ``application_name`` lends us a path to remember that."""
     marker = settings.mapping.application_name
     try:
         os.close(os.open(marker, os.O_CREAT | os.O_EXCL))
     except FileExistsError:
-        return compose(settings)
+        return compose(settings, slot)
     os._exit(1)
 
 
-def compose_dies(settings: Settings) -> Parts:
+def compose_dies(settings: Settings, slot: int = 0) -> Parts:
     os._exit(1)

@@ -26,9 +26,9 @@ from tracefwd.settings import Settings
 _ROOT = "TRACEFWD_TEST_ROOT"
 
 
-def compose_elsewhere(settings: Settings) -> worker_parts.Parts:
+def compose_elsewhere(settings: Settings, slot: int = 0) -> worker_parts.Parts:
     """The real parts on a machine whose kernel says what the test wrote."""
-    return worker_parts.compose(settings, Machine(Path(os.environ[_ROOT])))
+    return worker_parts.compose(settings, slot, Machine(Path(os.environ[_ROOT])))
 
 
 def own(root: Path, size: int) -> None:

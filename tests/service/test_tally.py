@@ -1,6 +1,7 @@
 """The parent's sum over workers: it balances at every read and never goes backwards."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from hypothesis import given, settings
@@ -122,11 +123,11 @@ class TestTally:
 
 
 class TestDurable:
-    """What a worker's journal keeps is held until its heir has it."""
+    """A worker with a journal leaves its ledger there."""
 
-    def test_is_held_and_not_dropped_while_nobody_has_it(self) -> None:
+    def test_what_it_held_stays_held_while_nobody_has_adopted_it(self) -> None:
         tally = Tally()
-        tally.update(ONE, durable(3, 2))
+        tally.update(ONE, durable("one", 3, 2))
         assert tally.retire(ONE) == 0
         whole = tally.ledger()
         assert (whole["received"], whole["held"], whole["dropped"]) == (5, 2, {})
@@ -136,51 +137,36 @@ class TestDurable:
             "ledger balanced: received 5 = delivered 3 + held 2 (left in the spool)",
         )
 
-    def test_moves_to_the_heir_who_took_it_over(self) -> None:
+    def test_its_heir_speaks_for_it_once_it_says_so(self) -> None:
         tally = Tally()
-        tally.update(ONE, durable(3, 2))
+        tally.update(ONE, durable("one", 3, 2))
         tally.retire(ONE)
-        # Half of it, then all; and one that came in after the last snapshot.
-        for inherited in (1, 3):
-            tally.update(HEIR, durable(0, inherited, inherited=inherited))
-            whole = tally.ledger()
-            assert balance(whole)[0]
-            assert (whole["received"], whole["held"]) == (3 + max(2, inherited), max(2, inherited))
-        tally.settle(0)
-        assert (tally.ledger()["received"], tally.ledger()["held"]) == (6, 3)
-
-    def test_what_no_heir_found_had_been_delivered(self) -> None:
-        tally = Tally()
-        tally.update(ONE, durable(3, 2))
-        tally.retire(ONE)
-        tally.update(HEIR, durable(0, 1, inherited=1))
-        tally.settle(0)
+        tally.update(HEIR, durable("two", 0, 0))
+        assert tally.ledger()["received"] == 5
+        # The journal knew of one more that came in and two more that were delivered.
+        tally.update(HEIR, durable("two", 5, 1, adopted=["one"]))
         whole = tally.ledger()
-        assert (whole["received"], whole["delivered"], whole["held"]) == (5, 4, 1)
-        # Another slot's worker inherits nothing of this one's.
-        tally.update(OTHER, durable(0, 1, inherited=1))
-        assert tally.ledger()["received"] == 6
-
-    def test_of_a_run_before_this_one_is_simply_received(self) -> None:
-        tally = Tally()
-        tally.update(ONE, durable(0, 4, inherited=4))
-        tally.settle(0)
-        assert (tally.ledger()["received"], tally.ledger()["held"]) == (4, 4)
+        assert (whole["received"], whole["delivered"], whole["held"]) == (6, 5, 1)
+        assert balance(whole)[0]
 
     def test_an_heir_of_an_heir_has_it_once(self) -> None:
         tally = Tally()
+        names = ["one", "two", "three"]
         for number, life in enumerate((ONE, HEIR, Life(0, 3))):
-            tally.update(life, durable(0, 2, inherited=2 if number else 0))
-            tally.settle(0)
+            tally.update(life, durable(names[number], 0, 2, adopted=names[:number][-1:]))
             tally.retire(life)
             assert (tally.ledger()["received"], tally.ledger()["held"]) == (2, 2)
 
+    def test_of_a_run_before_this_one_is_simply_part_of_its_heirs(self) -> None:
+        tally = Tally()
+        tally.update(ONE, durable("two", 4, 0, adopted=["one"]))
+        assert tally.ledger()["received"] == 4
 
-def durable(delivered: int, held: int, *, inherited: int = 0) -> Snapshot:
+
+def durable(journal: str, delivered: int, held: int, *, adopted: Sequence[str] = ()) -> Snapshot:
     part = snapshot(delivered, held)
-    part.durable = True
-    # The sections beside the spans hold more, which nobody inherits here.
-    part.inherited = dict.fromkeys(sections(part.ledger), inherited) if inherited else {}
+    part.journal = journal
+    part.adopted = [*adopted]
     return part
 
 
@@ -191,22 +177,24 @@ class Lives:
         self.tally = tally
         self.durable = durable
         self.started = [0, 0]
-        # By life: (delivered, held, rejected, inherited).
-        self.counts: dict[Life, tuple[int, int, int, int]] = {}
-        # By slot: what the dead left in their journals.
-        self.left = [0, 0]
+        # By life: (delivered, held, rejected), and whom it adopted.
+        self.counts: dict[Life, tuple[int, int, int]] = {}
+        self.adopted: dict[Life, list[str]] = {}
+        # By slot: the journals of the dead.
+        self.left: list[dict[str, tuple[int, int, int]]] = [{}, {}]
 
     def start(self, slot: int) -> Life:
         self.started[slot] += 1
         life = Life(slot, self.started[slot])
-        inherited, self.left[slot] = self.left[slot], 0
-        self.counts[life] = (0, inherited, 0, inherited)
+        left, self.left[slot] = self.left[slot], {}
+        sums = [sum(part) for part in zip(*left.values(), strict=True)] or [0, 0, 0]
+        self.counts[life] = (sums[0], sums[1], sums[2])
+        self.adopted[life] = [*left]
         self.say(life)
-        self.tally.settle(slot)
         return life
 
     def say(self, life: Life) -> None:
-        delivered, held, rejected, inherited = self.counts[life]
+        delivered, held, rejected = self.counts[life]
         part = section(delivered, held, rejected)
         whole = {
             **empty_ledger(),
@@ -214,19 +202,21 @@ class Lives:
             "targets": {"primary": {"spans": section(delivered, held)}},
         }
         said = Snapshot(whole, [("tracefwd_receiver_requests_total", ("202",), delivered)])
-        said.durable = self.durable
-        said.inherited = {"spans": inherited, "targets.primary.spans": inherited}
+        if self.durable:
+            said.journal = str(life)
+            said.adopted = self.adopted[life]
         self.tally.update(life, said)
 
     def work(self, life: Life, arrived: int, finished: int, refused: int) -> None:
-        delivered, held, rejected, inherited = self.counts[life]
+        delivered, held, rejected = self.counts[life]
         finished = min(finished, held + arrived)
         held += arrived - finished
-        self.counts[life] = (delivered + finished, held, rejected + refused, inherited)
+        self.counts[life] = (delivered + finished, held, rejected + refused)
 
     def end(self, life: Life) -> None:
-        _, held, _, _ = self.counts.pop(life)
-        self.left[life.slot] += held
+        counts = self.counts.pop(life)
+        if self.durable:
+            self.left[life.slot][str(life)] = counts
         self.tally.retire(life)
 
 

@@ -51,7 +51,7 @@ class Recording:
         self.delivering = asyncio.Event()
         self.tick_fails = False
 
-    def parts(self, _: Settings) -> Parts:
+    def parts(self, _: Settings, slot: int = 0) -> Parts:
         self.calls.append("composed")
         return Parts(self, _Receiver(self), [_Target(self)])
 
@@ -254,8 +254,28 @@ class _Journal:
         self.seen.account.received += count
         self.seen.waiting += count
 
-    def inherited(self) -> dict[str, int]:
-        return {"spans": self.found}
+    @property
+    def name(self) -> str:
+        return "slot-0.2"
+
+    @property
+    def adopted(self) -> list[str]:
+        return ["slot-0.1"] if self.more.is_set() else []
+
+    async def open(self) -> None:
+        self.seen.calls.append("journal opened")
+
+    def each_second(self) -> None:
+        """Nothing to look for."""
+
+    async def close(self) -> None:
+        self.seen.calls.append("journal closed")
+
+    def samples(self) -> Samples:
+        return {}
+
+    def problems(self) -> list[str]:
+        return []
 
 
 async def test_what_the_dead_left_is_recovered_before_anything_is_received(
@@ -265,7 +285,7 @@ async def test_what_the_dead_left_is_recovered_before_anything_is_received(
     seen = Recording()
     journal = _Journal(seen)
 
-    def build(settings: Settings) -> Parts:
+    def build(settings: Settings, slot: int = 0) -> Parts:
         parts = seen.parts(settings)
         parts.journal = journal
         return parts
@@ -273,16 +293,19 @@ async def test_what_the_dead_left_is_recovered_before_anything_is_received(
     async with a_worker(seen, build=build) as (parent, _, running):
         # However long it takes, the parent hears how it goes, in whole snapshots.
         first = await parent.until(Snapshot)
-        assert (first.inherited, first.ledger["held"]) == ({"spans": 2}, 2)
+        assert (first.adopted, first.ledger["held"]) == ([], 2)
         assert not any(isinstance(message, Ready) for message in parent.got)
         journal.more.set()
         await parent.until(Ready)
         last = parent.snapshots[-1]
-        assert (last.inherited, last.ledger["held"], last.durable) == ({"spans": 3}, 3, True)
+        assert (last.adopted, last.ledger["held"]) == (["slot-0.1"], 3)
+        assert last.journal == "slot-0.2"
         parent.channel.send(Drain(1.0))
         assert await running == 0
-    assert seen.calls[:5] == [
+    assert seen.calls[-1] == "journal closed"
+    assert seen.calls[:6] == [
         "composed",
+        "journal opened",
         "target started",
         "recovering",
         "recovered",
@@ -297,7 +320,7 @@ async def test_a_journal_that_cannot_be_recovered_is_told_and_nothing_is_receive
         async def recover(self) -> None:
             raise OSError(5, "Input/output error", "/spool/0")
 
-    def build(settings: Settings) -> Parts:
+    def build(settings: Settings, slot: int = 0) -> Parts:
         parts = seen.parts(settings)
         parts.journal = Broken(seen)
         return parts
@@ -435,7 +458,7 @@ async def test_a_failed_task_is_told_and_what_is_held_is_still_delivered(
 
 
 async def test_what_keeps_it_from_starting_is_told_to_the_parent() -> None:
-    def refuse(_: Settings) -> Parts:
+    def refuse(_: Settings, slot: int = 0) -> Parts:
         raise OSError(13, "Permission denied", "/etc/token")
 
     async with a_worker(Recording(), build=refuse) as (parent, _, running):

@@ -13,6 +13,7 @@ Heartbeats are the same series without their operation, so they cost the hot pat
 
 from collections.abc import Iterator, Sequence
 from math import ceil, log2
+from typing import Protocol
 
 from tracefwd.model import Centroids, Heartbeat, Identity, RedKey, RedPoint, WavefrontSpan
 from tracefwd.processor.sketch import SCALE, ZERO_INDEX, Buckets, centroids
@@ -28,12 +29,30 @@ _SERIES_BYTES = 600
 _BUCKET_BYTES = 220
 
 
+class KeyBook(Protocol):
+    """Who writes down facts, and so must know which number names which series."""
+
+    def admitted(self, number: int, key: RedKey) -> None: ...
+
+    def forgotten(self, number: int) -> None: ...
+
+
 class _Series:
     """What one series gathered since its last drain."""
 
-    __slots__ = ("bad", "errors", "good", "invocations", "millis", "sealed", "seen_s")
+    __slots__ = (
+        "bad",
+        "errors",
+        "good",
+        "invocations",
+        "millis",
+        "number",
+        "sealed",
+        "seen_s",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, number: int) -> None:
+        self.number = number
         self.invocations = 0
         self.errors = 0
         self.millis = 0
@@ -62,6 +81,9 @@ class RedAggregator:
         self.overflow_spans = 0
         # Buckets in all series: a client chooses durations, and with them how much a series weighs.
         self._buckets = 0
+        self._number = 0
+        self.book: KeyBook | None = None
+        """Hears of every series from before its first fact to after its last."""
 
     @property
     def memory_bytes(self) -> int:
@@ -73,8 +95,13 @@ class RedAggregator:
         """Series in memory, overflow series included."""
         return len(self._series) + len(self._overflow)
 
-    def observe(self, spans: Sequence[WavefrontSpan], now_s: int) -> None:
-        """Count spans that arrived now (epoch seconds).  The hot path: no call per span but for new series."""
+    def observe(
+        self, spans: Sequence[WavefrontSpan], now_s: int, facts: list[int] | None = None
+    ) -> None:
+        """Count spans that arrived now (epoch seconds).  The hot path: no call per span but for new series.
+
+        ``facts`` gets two numbers for each span that counts: its series' number << 1 | error, and microseconds.
+        """
         if now_s >= self._minute_s + 60 or now_s < self._minute_s:
             self._turn(now_s)
         find = self._series.get
@@ -86,6 +113,8 @@ class RedAggregator:
             duration_us = span.duration_us
             series.invocations += 1
             series.millis += duration_us // 1000
+            if facts is not None:
+                facts += (series.number << 1 | span.error, duration_us)
             if span.error:
                 series.errors += 1
                 buckets = series.bad
@@ -100,6 +129,29 @@ class RedAggregator:
             else:
                 bucket[0] += 1
                 bucket[1] += duration_us
+
+    def restore(self, key: RedKey, *, error: bool, duration_us: int, now_s: int) -> list[int]:
+        """Count one fact of an earlier process, which came at ``now_s``; its facts as they are named here."""
+        facts: list[int] = []
+        span = WavefrontSpan(
+            key.identity,
+            key.operation,
+            "",
+            "",
+            "",
+            None,
+            key.kind,
+            key.http_status,
+            error,
+            0,
+            0,
+            duration_us,
+            (),
+            {},
+            red_tags=key.tags,
+        )
+        self.observe((span,), now_s, facts)
+        return facts
 
     def drain(self, now_s: int) -> Iterator[RedPoint | Heartbeat]:
         """Take everything gathered, series by series, each at the moment it is asked for.
@@ -119,6 +171,8 @@ class RedAggregator:
                     yield self._take(key, series)
                 elif now_s - series.seen_s >= self._expiry_s:
                     del table[key]
+                    if self.book is not None:
+                        self.book.forgotten(series.number)
         yield from beats
 
     def _take(self, key: RedKey, series: _Series) -> RedPoint:
@@ -126,7 +180,9 @@ class RedAggregator:
         self._buckets -= sum(len(good) + len(bad) for _, good, bad in series.sealed)
         good = [self._centroids(minute, part) for minute, part, _ in series.sealed if part]
         bad = [self._centroids(minute, part) for minute, _, part in series.sealed if part]
-        point = RedPoint(key, series.invocations, series.errors, series.millis, good, bad)
+        point = RedPoint(
+            key, series.invocations, series.errors, series.millis, good, bad, series.number
+        )
         series.invocations = series.errors = series.millis = 0
         series.sealed = []
         return point
@@ -143,13 +199,19 @@ class RedAggregator:
 
     def _admit(self, key: RedKey) -> _Series:
         if len(self._series) < self.series_max:
-            series = self._series[key] = _Series()
-            return series
+            return self._new(self._series, key)
         self.overflow_spans += 1
         other = RedKey(key.identity, OVERFLOW_OPERATION, key.kind, "", ())
         found = self._overflow.get(other)
         if found is None:
             if len(self._overflow) >= self._overflow_max:
                 other = _OVERFLOW_ALL
-            found = self._overflow.setdefault(other, _Series())
+            found = self._overflow.get(other) or self._new(self._overflow, other)
         return found
+
+    def _new(self, table: dict[RedKey, _Series], key: RedKey) -> _Series:
+        self._number += 1
+        series = table[key] = _Series(self._number)
+        if self.book is not None:
+            self.book.admitted(self._number, key)
+        return series

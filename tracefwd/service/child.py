@@ -164,7 +164,6 @@ class Child:
             case Ready(loop=loop):
                 self.loop = loop
                 self.ready = True
-                self._tally.settle(self.life.slot)
                 self._tell()
             case Leaving(reason=reason):
                 self.leaving = reason

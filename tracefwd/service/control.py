@@ -84,9 +84,9 @@ class Snapshot(Struct, tag_field="type", tag="snapshot"):
     ``metrics.Samples``; ``rejected_samples`` are newest first and masked, ``None`` when nobody asked: masking
     them takes milliseconds.  ``sources`` is the scraper's account of each source, likewise.
 
-    ``durable``: what is held outlives the worker, and one after it in the slot takes it over.  ``inherited`` says how
-    much this one took over so far, per section as ``tally.sections`` names them; it is in ``ledger``, too, as received.
-    Both stand in one message, so that no read counts anything twice or misses it.
+    ``journal`` names the journal that has all of ``ledger`` ("": nothing outlives this worker); ``adopted`` names those
+    of the dead whose whole account is part of ``ledger`` by now.  Both stand in one message, so that no read counts
+    anything twice or misses it.
     """
 
     ledger: dict[str, Any]
@@ -94,8 +94,8 @@ class Snapshot(Struct, tag_field="type", tag="snapshot"):
     rejected_samples: list[dict[str, str]] | None = None
     problems: list[str] = []
     id: int = 0
-    durable: bool = False
-    inherited: dict[str, int] = {}
+    journal: str = ""
+    adopted: list[str] = []
     sources: list[dict[str, Any]] | None = None
 
 

@@ -21,7 +21,7 @@ from tracefwd.settings import PrometheusSourceSettings, Settings
 LOG = logging.getLogger(__name__)
 
 
-def compose(settings: Settings) -> Parts:
+def compose(settings: Settings, slot: int = 0) -> Parts:
     targets = [target for _, target in make_targets(settings)]
     for source in settings.prometheus_sources:
         if _tells_everybody(source):

@@ -42,12 +42,12 @@ def listen_shared(address: str, option: str, *, flag: str, count: int) -> list[s
     return opened
 
 
-def url(sock: socket.socket) -> str:
+def url(sock: socket.socket, *, tls: bool = False) -> str:
     """Where a client on this machine reaches it."""
     host, port = sock.getsockname()[:2]
     if host in ("0.0.0.0", "::"):  # noqa: S104  # asked, not bound
         host = "127.0.0.1" if host == "0.0.0.0" else "::1"  # noqa: S104
-    return f"http://{format_address(host, port)}"
+    return f"{'https' if tls else 'http'}://{format_address(host, port)}"
 
 
 def _resolve(address: str, option: str, flag: str) -> tuple[int, tuple[str, int]]:

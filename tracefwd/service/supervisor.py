@@ -262,6 +262,7 @@ class Service:
 
     def _listen(self, settings: Settings) -> None:
         receiver, count = settings.receiver, settings.service.workers
+        tls = bool(receiver.tls.cert_file)
         self._sockets = sockets.listen_shared(
             receiver.listen, "receiver.listen", flag="--listen", count=count
         )
@@ -269,8 +270,8 @@ class Service:
             self._line_sockets = sockets.listen_shared(
                 receiver.trace_listen, "receiver.trace_listen", flag="--trace-listen", count=count
             )
-            self.lines_url = sockets.url(self._line_sockets[0])
-        self.intake_url = sockets.url(self._sockets[0])
+            self.lines_url = sockets.url(self._line_sockets[0], tls=tls)
+        self.intake_url = sockets.url(self._sockets[0], tls=tls)
 
     def _keep(self, slot: Slot) -> None:
         self._slots.append(slot)

@@ -2,11 +2,11 @@
 
 1. Every part is a whole snapshot, so every sum balances.  While workers are exchanged, two of one slot live and count.
 2. Sums of counters never go backwards: when a worker dies, its last snapshot is added to a base.  Its gauges go with
-   it.  What it held is gone and becomes ``dropped{crash}``, unless it was durable: then it stays held until a worker
-   of the slot says that it has it (``Snapshot.inherited``).
+   it.  What it held is gone and becomes ``dropped{crash}``.
 3. What a worker did between its last snapshot and its death (at most a second's worth) is unknown: spans that
-   came in then are in no count, spans that were delivered then count as dropped.  A durable worker's journal knows
-   better: what nobody inherits of it had been finished, and counts as delivered (``settle``).
+   came in then are in no count, spans that were delivered then count as dropped.
+4. A worker with a journal leaves its whole ledger there, to the last turn.  Its last snapshot stands in for it until a
+   worker says that it has adopted that journal.
 
 Pure.
 """
@@ -100,14 +100,12 @@ class Tally:
         self._latest_rejected: dict[Life, list[dict[str, str]]] = {}
         self._latest_sources: dict[Life, list[dict[str, Any]]] = {}
         self._latest: dict[Life, Snapshot] = {}
-        # By slot and section: what is held in the base because it is durable.
-        self._left: dict[int, dict[str, int]] = {}
+        # By journal: the ledgers of the dead that nobody has adopted yet.
+        self._left: dict[str, dict[str, Any]] = {}
 
     def update(self, life: Life, snapshot: Snapshot) -> None:
-        before = self._latest.get(life)
-        known = before.inherited if before is not None else {}
-        for name, count in snapshot.inherited.items():
-            self._inherit(life.slot, name, count - known.get(name, 0))
+        for name in snapshot.adopted:
+            self._left.pop(name, None)
         self._latest[life] = snapshot
         if snapshot.rejected_samples is not None:
             self._latest_rejected[life] = snapshot.rejected_samples
@@ -128,41 +126,22 @@ class Tally:
             return 0
         samples = _samples(snapshot, counters_only=True)
         lost = 0
-        if snapshot.durable:
-            left = self._left.setdefault(life.slot, {})
-            for name, part in sections(snapshot.ledger).items():
-                left[name] = left.get(name, 0) + part["held"]
+        if snapshot.journal:
+            self._left[snapshot.journal] = snapshot.ledger
         else:
             lost = snapshot.ledger["held"]
             _crash(snapshot.ledger, samples)
-        ledger.add(self._base, snapshot.ledger)
+            ledger.add(self._base, snapshot.ledger)
         metrics.add(self._base_samples, samples)
         self._latest_sources.pop(life, None)
         rejected = self._latest_rejected.pop(life, [])
         self._base_rejected = _newest_first(rejected + self._base_rejected)[:REJECT_SAMPLES_MAX]
         return lost
 
-    def settle(self, slot: int) -> None:
-        """A worker of the slot has taken over all there was to: the rest had been delivered before."""
-        parts = sections(self._base)
-        for name, count in self._left.pop(slot, {}).items():
-            parts[name]["held"] -= count
-            parts[name]["delivered"] += count
-
-    def _inherit(self, slot: int, name: str, count: int) -> None:
-        """So much of what the slot's dead held is held, and received, by a living worker from now on."""
-        left = self._left.get(slot, {})
-        # It may be more than the last snapshot knew: that much is newly received.
-        moved = min(count, left.get(name, 0))
-        if moved:
-            left[name] -= moved
-            part = sections(self._base)[name]
-            part["held"] -= moved
-            part["received"] -= moved
-
     def ledger(self) -> dict[str, Any]:
         total = empty_ledger()
-        ledger.add(total, self._base)
+        for left in (self._base, *self._left.values()):
+            ledger.add(total, left)
         for snapshot in self._latest.values():
             ledger.add(total, snapshot.ledger)
         return total

@@ -128,7 +128,9 @@ class Worker:
             return None
         start = self._started.result()
         self._settings = msgspec.json.decode(start.settings, type=Settings)
-        parts = self._build(self._settings)
+        parts = self._build(self._settings, start.slot)
+        if parts.journal is not None:
+            await parts.journal.open()
         for target in parts.targets:
             await target.start()
         if parts.journal is not None:
@@ -208,6 +210,8 @@ class Worker:
         while True:
             await asyncio.sleep(PUSH_INTERVAL_S)
             parts.each_second()
+            if parts.journal is not None:
+                parts.journal.each_second()
             # A parent that does not read gets fewer, not more of the same.
             if not self._channel.congested:
                 self._channel.send(self._snapshot(parts))
@@ -221,6 +225,8 @@ class Worker:
                 self._drain_targets(parts, self._seconds_left()),
                 lambda: self._seconds_left() + CLOSE_S,
             )
+            if parts.journal is not None:
+                await parts.journal.close()
             self._channel.send(self._snapshot(parts))
 
     async def _say_goodbye(self) -> None:
@@ -257,8 +263,9 @@ class Worker:
         metrics.add(samples, parts.pipeline.samples())
         for receiver in parts.receivers:
             metrics.add(samples, receiver.samples())
-        if parts.memory is not None:
-            metrics.add(samples, parts.memory.samples())
+        for part in (parts.memory, parts.journal):
+            if part is not None:
+                metrics.add(samples, part.samples())
         return Snapshot(
             ledger=parts.pipeline.ledger(),
             samples=[
@@ -273,8 +280,8 @@ class Worker:
                 if parts.scraper is not None and ask is not None and ask.sources
                 else None
             ),
-            durable=parts.journal is not None,
-            inherited={} if parts.journal is None else parts.journal.inherited(),
+            journal="" if parts.journal is None else parts.journal.name,
+            adopted=[] if parts.journal is None else parts.journal.adopted,
             rejected_samples=(
                 parts.pipeline.rejected_samples() if ask is not None and ask.rejected else None
             ),
@@ -365,9 +372,9 @@ def _named(reference: str) -> Compose:
 def _prepared(build: Compose) -> Compose:
     """``build`` with what is done once for the whole process, before and after it."""
 
-    def prepared(settings: Settings) -> Parts:
+    def prepared(settings: Settings, slot: int) -> Parts:
         logs.configure(settings.service)
-        parts = build(settings)
+        parts = build(settings, slot)
         _settle_memory()
         return parts
 

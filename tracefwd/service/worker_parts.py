@@ -16,6 +16,7 @@ from tracefwd.settings import Settings, TargetSettings
 
 if TYPE_CHECKING:
     from tracefwd.exporter.target import Target
+    from tracefwd.service.durable import Durable
     from tracefwd.service.memory import Machine
 
 
@@ -59,15 +60,23 @@ class TargetPart(Protocol):
 
 
 class JournalPart(Protocol):
-    """What makes the worker's promises outlive it.
+    """What makes the worker's promises outlive it; what the worker needs of ``durable.Durable``.
 
-    ``recover`` takes over what dead workers of this slot left; the receiver starts when it returns.  It may be called
-    while one of them still takes leave: what that one has then is for ``Parts.each_second`` to look for.
-    ``inherited`` counts what was taken over so far by section, as in ``control.Snapshot``.
+    ``open`` comes before the targets start.  ``recover`` takes over what dead workers of this slot left; the receiver
+    starts when it returns.  A worker of the slot that takes leave meanwhile is for ``each_second`` to look for.
+    ``name`` and ``adopted`` are as ``journal`` and ``adopted`` in ``control.Snapshot``.
     """
 
+    @property
+    def name(self) -> str: ...
+    @property
+    def adopted(self) -> list[str]: ...
+    async def open(self) -> None: ...
     async def recover(self) -> None: ...
-    def inherited(self) -> dict[str, int]: ...
+    def each_second(self) -> None: ...
+    async def close(self) -> None: ...
+    def samples(self) -> metrics.Samples: ...
+    def problems(self) -> list[str]: ...
 
 
 class MemoryPart(Protocol):
@@ -107,13 +116,18 @@ class Parts:
         found = [problem for target in self.targets for problem in target.problems()]
         if self.memory is not None:
             found = [*self.memory.problems(), *found]
+        if self.journal is not None:
+            found = [*self.journal.problems(), *found]
         return found if self.scraper is None else [*self.scraper.problems(), *found]
 
 
-Compose = Callable[[Settings], Parts]
+Compose = Callable[[Settings, int], Parts]
+"""``(settings, slot) -> parts``"""
 
 
-def make_targets(settings: Settings) -> "list[tuple[TargetSettings, Target]]":
+def make_targets(
+    settings: Settings, durable: "Durable | None" = None
+) -> "list[tuple[TargetSettings, Target]]":
     """Every target but the failovers, which are their primary's."""
     from tracefwd.exporter.target import Target
 
@@ -128,6 +142,9 @@ def make_targets(settings: Settings) -> "list[tuple[TargetSettings, Target]]":
                 # A tee is a copy that nobody waits for: it does not borrow the primary's failovers.
                 failovers=failovers if target.role == "primary" else [],
                 seed=_seed(),
+                shelves=None if durable is None else durable.shelf,
+                spool_after_s=settings.spool.after,
+                done=None if durable is None or target.role == "tee" else durable.done,
             ),
         )
         for target in exporter.targets
@@ -135,7 +152,7 @@ def make_targets(settings: Settings) -> "list[tuple[TargetSettings, Target]]":
     ]
 
 
-def compose(settings: Settings, machine: "Machine | None" = None) -> Parts:
+def compose(settings: Settings, slot: int = 0, machine: "Machine | None" = None) -> Parts:
     """The real parts; ``machine`` is where limits of memory are read, the real one by default."""
     from tracefwd.compose import make_pipeline
     from tracefwd.receiver.guard import Guard
@@ -144,8 +161,15 @@ def compose(settings: Settings, machine: "Machine | None" = None) -> Parts:
     from tracefwd.service.memory_watch import make_memory_watch
     from tracefwd.service.rules_watch import RulesWatch
 
-    targets = make_targets(settings)
+    durable = None
+    if settings.spool.folder:
+        from tracefwd.service.durable import Durable
+
+        durable = Durable(settings, slot)
+    targets = make_targets(settings, durable)
     pipeline = make_pipeline(settings, targets, now_us=lambda: time.time_ns() // 1_000)
+    if durable is not None:
+        durable.connect(pipeline, [target for _, target in targets])
     # Both ports share one room for unfinished requests.
     guard = Guard(settings.receiver)
     receiver = HttpReceiver(
@@ -162,7 +186,7 @@ def compose(settings: Settings, machine: "Machine | None" = None) -> Parts:
     bare = [target for _, target in targets]
     ports = [receiver] if line_port is None else [receiver, line_port]
     memory = make_memory_watch(settings, pipeline, bare, ports, guard, machine)
-    return Parts(pipeline, receiver, bare, watch.check, line_port, memory=memory)
+    return Parts(pipeline, receiver, bare, watch.check, line_port, durable, memory=memory)
 
 
 def _seed() -> int:
