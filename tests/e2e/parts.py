@@ -159,5 +159,5 @@ def forwarder(
     arguments = ["run", "--config", str(file), "--listen", _ANYWHERE, "--admin", _ANYWHERE]
     command = [*before, *tracefwd(*arguments, *flags)]
     with Process(command, folder, name, environment) as process:
-        ready = process.find(r"ready: intake (http://\S+) .* admin (http://[^\s\"]+)")
+        ready = process.find(r"ready: intake (https?://\S+) .* admin (http://[^\s\"]+)")
         yield Forwarder(ready[1], ready[2], process)
