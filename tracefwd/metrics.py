@@ -49,7 +49,7 @@ CATALOGUE: tuple[Metric, ...] = (
         "tracefwd_receiver_connections_closed_total",
         "counter",
         ("reason",),
-        "Connections that tracefwd closed (age, idle, slow_headers, slow_body, slow_reader, too_large, protocol, too_many, drain, not_allowed, per_address, handshake, no_token, no_room).",
+        "Connections that tracefwd closed (age, idle, slow_headers, slow_body, slow_reader, too_large, protocol, too_many, drain, not_allowed, per_address, handshake, no_token, no_room, memory).",
     ),
     Metric(
         "tracefwd_receiver_refused_requests_total",
