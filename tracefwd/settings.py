@@ -568,7 +568,7 @@ class SpoolSettings:
     )
     bytes_max: int = option(
         2**30,
-        "Most bytes of spooled batches per worker on disk; above it spool.full decides.",
+        "Most bytes on disk per worker, of spooled batches and of the journal each; with too many batches spool.full decides.",
         unit="size",
     )
     age_max: float = option(

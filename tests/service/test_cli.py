@@ -32,6 +32,7 @@ COMMANDS = [
     "rules",
     "diff",
     "metrics",
+    "spool",
     "validate",
     "print-config",
     "import-conf",

@@ -246,6 +246,19 @@ MISTAKES = {
     "negative count": ("exporter: {concurrency: -1}", ["exporter.concurrency = '-1'"]),
     "zero duration": ("red: {interval: 0}", ["red.interval = '0s'", "above zero", "1m"]),
     "workers": ("service: {workers: 1000}", ["from 1 to 256"]),
+    "spool without a folder": (
+        "spool: {durability: fsync}",
+        ["spool.durability = 'fsync'", "set spool.folder (flag --spool)"],
+    ),
+    "spool policy": (
+        "spool: {folder: x, full: oldest}",
+        ["spool.full = 'oldest'", "drop_oldest"],
+    ),
+    "spool below a batch": (
+        "spool: {folder: x, bytes_max: 1KiB}",
+        ["exporter.batch_bytes_max = '1MiB'", "spool.bytes_max (1KiB)"],
+    ),
+    "spool ages": ("spool: {after: 2h, age_max: 1h}", ["spool.after = '2h'", "spool.age_max (1h)"]),
     "relation": (
         "exporter: {retry: {backoff_base: 1m}}",
         ["exporter.retry.backoff_base = '1m'", "backoff_max (30s)"],

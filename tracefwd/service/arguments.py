@@ -37,8 +37,13 @@ RUN_FLAGS = {
     "--token-file": ("FILE", "file with the API token"),
     "--profile": ("NAME", "mapping profile: istio (default) or wavefront-proxy"),
     "--workers": ("N", "processes that share the port (default 1)"),
+    "--spool": ("DIR", "hold what is accepted on disk, in this folder (default: in memory)"),
     "--only": ("WHAT", "metrics: scrape prometheus_sources, take no spans; spans: do not scrape"),
 }
+
+
+# The values of model.Signal, which would cost every --help an import.
+SIGNALS = ("spans", "span_logs", "points", "distributions")
 
 
 def add_config(parser: Parser) -> None:
@@ -183,6 +188,27 @@ def add_import_conf(parser: Parser) -> None:
     )
 
 
+def add_spool(parser: Parser) -> None:
+    add = parser.add_argument
+    add(
+        "action",
+        choices=("ls", "cat", "verify", "drain", "export"),
+        help="list; print lines; check all checksums; send everything and remove it; write lines to files",
+    )
+    add_run(parser)
+    add("--lane", metavar="TARGET/SIGNAL", default="", help="cat: of this lane alone")
+    add("--signal", choices=SIGNALS, help="export: of this signal alone")
+    add("--output", metavar="DIR", type=Path, help="export: a file for each signal in this folder")
+    add(
+        "--seconds",
+        metavar="N",
+        type=_above_zero,
+        default=300.0,
+        help="drain: how long a target is waited for (300)",
+    )
+    add_json(parser)
+
+
 def add_diff(parser: Parser) -> None:
     places = "a file of lines, or the URL of a stand-in (http://HOST:PORT)"
     parser.add_argument("a", metavar="A", help=places)
@@ -224,5 +250,6 @@ __all__ = [
     "add_metrics",
     "add_print_config",
     "add_run",
+    "add_spool",
     "add_validate",
 ]

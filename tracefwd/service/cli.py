@@ -29,6 +29,7 @@ from tracefwd.service.arguments import (
     add_print_config,
     add_rules,
     add_run,
+    add_spool,
     add_validate,
 )
 
@@ -170,6 +171,14 @@ def _diff(arguments: argparse.Namespace) -> int:
     )
 
 
+def _spool(arguments: argparse.Namespace) -> int:
+    from tracefwd.service import spool_command
+
+    return spool_command.run(
+        _load(arguments, runnable=arguments.action == "drain").settings, arguments
+    )
+
+
 def _validate(arguments: argparse.Namespace) -> int:
     from tracefwd.service import validate
 
@@ -306,6 +315,18 @@ COMMANDS: Mapping[str, Command] = {
             ("tracefwd metrics check --config tracefwd.yaml federate.txt",),
             add_metrics,
             _metrics,
+        ),
+        Command(
+            "spool",
+            "Look at what a spool holds, check it, write it out, or send it.",
+            (
+                "tracefwd spool ls --spool /var/lib/tracefwd",
+                "tracefwd spool verify --config tracefwd.yaml",
+                "tracefwd spool export --spool /var/lib/tracefwd --output lines",
+                f"tracefwd spool drain --spool /var/lib/tracefwd {_TARGET_EXAMPLE}",
+            ),
+            add_spool,
+            _spool,
         ),
         Command(
             "validate",

@@ -34,6 +34,7 @@ FLAG_KEYS = {
     "--profile": "mapping.profile",
     "--exact": "mapping.exact",
     "--workers": "service.workers",
+    "--spool": "spool.folder",
     "--only": "service.only",
 }
 """Flags that stand for one option; the target's flags are short for ``exporter.targets`` with one element."""

@@ -51,6 +51,7 @@ def check(settings: Settings, report: Report) -> None:
     """Everything that makes a configuration unusable, whatever command reads it."""
     _check_ranges(settings, report)
     _check_relations(settings, report)
+    _check_spool(settings, report)
     _check_intake(settings, report)
     _check_admission(settings, report)
     _check_mapping(settings, report)
@@ -92,6 +93,8 @@ def _check_relations(settings: Settings, report: Report) -> None:
     pairs = (
         ("exporter.retry.backoff_base", "exporter.retry.backoff_max"),
         ("exporter.batch_bytes_max", "exporter.queue_bytes_max"),
+        ("exporter.batch_bytes_max", "spool.bytes_max"),
+        ("spool.after", "spool.age_max"),
     )
     for small, large in pairs:
         if report.is_broken(small) or report.is_broken(large):
@@ -101,6 +104,15 @@ def _check_relations(settings: Settings, report: Report) -> None:
             option = catalogue()[small]
             reason = f"exceeds {large} ({_as_written(option, second)}); lower it or raise {large}"
             report.refuse(small, reason, shown=_as_written(option, first))
+
+
+def _check_spool(settings: Settings, report: Report) -> None:
+    spool = settings.spool
+    if any(report.is_broken(f"spool.{name}") for name in ("folder", "durability")):
+        return
+    if spool.durability in ("disk", "fsync") and not spool.folder:
+        reason = "needs a folder to write to; set spool.folder (flag --spool)"
+        report.refuse("spool.durability", reason, shown=spool.durability)
 
 
 def _check_intake(settings: Settings, report: Report) -> None:
