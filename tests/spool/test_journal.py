@@ -142,6 +142,10 @@ def test_close_leaves_no_descriptor_open(tmp_path: Path, fsync: bool) -> None:
     assert world.journal.close()
     assert not world.disk.open_fds
     world._settle(is_durable=True)
+    before = files(tmp_path, "data")
+    world.post([SPANS], ["a"])
+    assert not world.flush()
+    assert files(tmp_path, "data") == before
     world.reopen()
 
 
@@ -271,6 +275,21 @@ def test_such_a_tick_with_nothing_to_drain_keeps_what_is_pending(tmp_path: Path)
     world.flush()
     assert len(files(tmp_path, "red")) == 2
     assert len(lines_of(recover(tmp_path, Disk(), LANES))) == 1
+
+
+def test_a_forgotten_key_is_not_needed_for_a_new_segment(tmp_path: Path) -> None:
+    world = opened(tmp_path)
+    world.post([SPANS], ["a"])
+    assert world.flush()
+    world.tick_begins()
+    world.tick_slice()
+    assert world.flush()
+    world.journal.forget_key(world.numbers["a"])
+    world.disk.fail(errno.EIO, calls=2)
+    world.post([SPANS], ["b"])
+    world.tick_ends()
+    assert world.flush()
+    world.reopen()
 
 
 def test_facts_come_back_when_the_entry_with_their_points_is_lost(tmp_path: Path) -> None:

@@ -87,6 +87,7 @@ class Journal:
         self._turn_first = self._next_seq
         self._buffered_bytes = 0
         self._turn_ok = True
+        self._is_closed = False
         self._flags = 0
         self._origin = b""
         # The newest data segment whose head is whole: it makes up for those before it.
@@ -225,6 +226,8 @@ class Journal:
 
     def flush(self) -> bool:
         """Put down the turn.  True: all of it will be found again; False: some of it is in memory only."""
+        if self._is_closed:
+            return False
         is_durable = self._put_down() and self._turn_ok
         self._turn_ok = True
         data, red = self._data, self._red
@@ -353,8 +356,9 @@ class Journal:
         return all(results)
 
     def close(self) -> bool:
-        """The last flush, and with ``fsync`` the last sync, which blocks."""
+        """The last flush, and with ``fsync`` the last sync, which blocks; nothing is written afterwards."""
         is_durable = self.flush()
+        self._is_closed = True
         for log in self._logs():
             log.seal()
         return self.sync() and is_durable

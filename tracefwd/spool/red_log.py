@@ -38,7 +38,7 @@ class RedLog:
 
     def gather(self, seq: int, facts: Sequence[int], now_s: int) -> None:
         if now_s != self._facts_s:
-            self._pack_facts()
+            self._pack_facts(self._facts_seq)
             self._facts_s = now_s
         self._facts.extend(facts)
         self._facts_seq = seq
@@ -50,13 +50,15 @@ class RedLog:
         self._keys.pop(number, None)
 
     def drained(self, seq: int, ids: Sequence[int]) -> None:
-        self._pack_facts()
+        # With the seq of their own entry: they must not look younger than the drain.
+        self._pack_facts(self._facts_seq)
         self._declare(set(ids))
         self.log.buffer.append(frames.drained(seq, ids))
         self._marked = seq
         self._drains.append((seq, ids))
 
-    def _pack_facts(self) -> None:
+    def _pack_facts(self, seq: int) -> None:
+        """One frame of all that is gathered, which marks entries up to ``seq``."""
         if not self._facts:
             return
         # The error bit is left in: this way a set difference is all that known keys cost.
@@ -64,9 +66,8 @@ class RedLog:
         if new:
             self._named |= new
             self._declare({value >> 1 for value in new})
-        # With the seq of their own entry: they must not look younger than a drain.
-        self.log.buffer.append(frames.facts(self._facts_seq, self._facts_s, self._facts))
-        self._marked = self._facts_seq
+        self.log.buffer.append(frames.facts(seq, self._facts_s, self._facts))
+        self._marked = seq
         self._facts = array("Q")
 
     def _declare(self, numbers: set[int]) -> None:
@@ -87,7 +88,7 @@ class RedLog:
     def write(self, *, may_open: bool) -> bool:
         """Put down what is gathered and a mark for the newest entry; False if it is discarded instead."""
         log = self.log
-        self._pack_facts()
+        self._pack_facts(self.mark_seq)
         if self.mark_seq > self._marked:
             log.buffer.append(frames.facts(self.mark_seq, self._facts_s, array("Q")))
             self._marked = self.mark_seq
@@ -102,6 +103,7 @@ class RedLog:
         """A segment that goes on where the last one ended, however it ended; it declares what the buffer may name."""
         parts = [frames.red_start(self._swept, self._void)]
         numbers = self._declared.union(*(ids for _, ids in self._drains))
+        numbers &= self._keys.keys()  # nothing that is left to say names a forgotten one
         if numbers:
             parts.append(self._keys_frame(numbers))
         parts += [frames.drained(seq, ids) for seq, ids in self._drains]
