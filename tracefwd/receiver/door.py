@@ -93,6 +93,11 @@ class Door:
         self._loop.remove_reader(self._sock.fileno())
         self._sock.close()
 
+    async def settled(self) -> None:
+        """Wait for those whose hands are being shaken; their time-outs bound that."""
+        while self._opening:
+            await asyncio.wait(set(self._opening))
+
     def close(self) -> None:
         """Take nobody any more; who is in stays, who is still shaking hands does not."""
         self.leave()

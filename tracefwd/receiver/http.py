@@ -132,7 +132,9 @@ class HttpReceiver:
             if self._had_clients:
                 lingers_until = self._drained_at + linger_s
                 await asyncio.sleep(lingers_until - asyncio.get_running_loop().time())
-            self._close_port()
+            self.leave_port()
+            if self._door is not None:
+                await self._door.settled()
             for connection in list(connections):
                 connection.close_if_idle("drain")
             await self._intake.nobody.wait()
