@@ -4,9 +4,10 @@ Run: ``python tests/bench/end_to_end.py [--seconds 8] [--rounds 3] [--profile is
 
 The forwarder (parent and one worker) is pinned to the first core, generator and sink to the second.  A closed loop
 finds the limit; open loops at 10,000 spans/s and at half of the limit give latency from the scheduled time and
-memory.  "Delivered" is what the sink counted; CPU is user and system time of the forwarder's whole process tree,
-between the first post and the last delivery.  "Empty" is a server on the same loop that only answers 202: the floor,
-and the measure of the machine, whose speed may vary threefold.  Rounds repeat all of it; medians are printed.
+memory; further rows are the limit with ten rules and at each level of durability.  "Delivered" is what the sink
+counted; CPU is user and system time of the forwarder's whole process tree, between the first post and the last
+delivery.  "Empty" is a server on the same loop that only answers 202: the floor, and the measure of the machine, whose
+speed may vary threefold.  Rounds repeat all of it; medians are printed.
 """
 
 import argparse
@@ -22,7 +23,9 @@ import sys
 import time
 import urllib.request
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 ROOT = Path(__file__).parents[2]
@@ -236,6 +239,30 @@ def machine() -> dict[str, str]:
     }
 
 
+ROWS = ("10,000 spans/s", "half", "ten rules", "disk", "fsync")
+
+
+def one_round(args: argparse.Namespace) -> dict[str, dict[str, float]]:
+    options = ["--profile", args.profile]
+    rules = {
+        "TRACEFWD_RULES__FILE": str(Path(__file__).with_name("ten_rules.yaml")),
+        "TRACEFWD_RULES__PORT": "9411",
+    }
+    load = partial(measure, options, seconds=args.seconds, connections=args.connections)
+    found = {"empty": measure_empty(args.seconds, args.connections), "limit": load(rate=0)}
+    if "10,000 spans/s" in args.rows:
+        found["10,000 spans/s"] = load(rate=10_000)
+    if "half" in args.rows:
+        found["half"] = load(rate=found["limit"]["spans_per_s"] / 2)
+    if "ten rules" in args.rows:
+        found["ten rules"] = load(rate=0, environ=rules)
+    for level in {"disk", "fsync"}.intersection(args.rows):
+        with TemporaryDirectory(dir=args.spool or None) as folder:
+            spool = {"TRACEFWD_SPOOL__FOLDER": folder, "TRACEFWD_SPOOL__DURABILITY": level}
+            found[level] = load(rate=0, environ=spool)
+    return found
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -244,29 +271,19 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--profile", default="istio")
+    parser.add_argument("--spool", default="", help="where the spool's folder is made")
+    parser.add_argument(
+        "--rows",
+        default=",".join(ROWS),
+        type=lambda text: text.split(","),
+        help="which to measure; empty and limit always are (default: %(default)s)",
+    )
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     os.sched_setaffinity(0, {OTHER_CORE})
-    options = ["--profile", args.profile]
-    rules = {
-        "TRACEFWD_RULES__FILE": str(Path(__file__).with_name("ten_rules.yaml")),
-        "TRACEFWD_RULES__PORT": "9411",
-    }
     rows: dict[str, list[dict[str, float]]] = {}
     for _ in range(args.rounds):
-        empty = measure_empty(args.seconds, args.connections)
-        limit = measure(options, 0, args.seconds, args.connections)
-        slow = measure(options, 10_000, args.seconds, args.connections)
-        half = measure(options, limit["spans_per_s"] / 2, args.seconds, args.connections)
-        ruled = measure(options, 0, args.seconds, args.connections, rules)
-        found = {
-            "empty": empty,
-            "limit": limit,
-            "10,000 spans/s": slow,
-            "half": half,
-            "ten rules": ruled,
-        }
-        for name, values in found.items():
+        for name, values in one_round(args).items():
             rows.setdefault(name, []).append(values)
     medians = {
         name: {key: statistics.median(run[key] for run in runs) for key in runs[0]}
@@ -288,6 +305,10 @@ def main() -> int:
     print(
         f"one span costs {medians['limit']['us_per_span'] / medians['empty']['us_per_span']:.1f} empty spans"
     )
+    for name in ("ten rules", "disk", "fsync"):
+        if name in medians:
+            share = medians[name]["spans_per_cpu_s"] / medians["limit"]["spans_per_cpu_s"]
+            print(f"{name}: {share:.0%} of the limit's spans per CPU-second")
     return 0
 
 

@@ -51,10 +51,11 @@ class Target:
             "x-forwarded-for: "
         ).encode()
 
-    def request(self, post: Post) -> bytes:
+    def request(self, post: Post, forwarded_for: bytes) -> bytes:
+        """``forwarded_for`` is the address of the Envoy whose connection it is."""
         return b"%b%b%b%x\r\n%b\r\n0\r\n\r\n" % (
             self._head,
-            post.forwarded_for,
+            forwarded_for,
             b"\r\nx-envoy-expected-rq-timeout-ms: 5000\r\ntransfer-encoding: chunked\r\n\r\n",
             len(post.body),
             post.body,
@@ -85,6 +86,9 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, listener: Listener, slot: int | None) -> None:
         self.slot = slot
+        # Of the first post's Envoy.  An Envoy's requests differ in their bodies alone, and so must ours, whosever
+        # post a connection takes when the others are busy.
+        self.forwarded_for = b""
         self.flight: Flight | None = None
         self.closing = False
         self._listener = listener

@@ -302,7 +302,9 @@ class _Load:
             report.late_posts += 1
         report.posts += 1
         report.sent += flight.post.spans
-        connection.send(self._target.request(flight.post), flight)
+        post = flight.post
+        connection.forwarded_for = connection.forwarded_for or post.forwarded_for
+        connection.send(self._target.request(post, connection.forwarded_for), flight)
 
     def _start_opening(self, slot: int | None, flight: Flight | None) -> None:
         if slot is None:
