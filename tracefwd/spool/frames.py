@@ -53,6 +53,7 @@ HEAD_BYTES = HEAD.size
 CHECKED_FROM = _SEAL.size
 _BODY = Struct("<BI")
 _ENTRY = Struct("<BIQBIH")
+_ENTRY_ONE = Struct("<BIQBIHIII")
 _ENTRY_REST = Struct("<QBIH")
 _ENTRY_REST_BYTES = _ENTRY_REST.size
 _PAYLOAD = Struct("<III")
@@ -161,19 +162,20 @@ def put_entry(
 ) -> int:
     """Append one ENTRY to ``buffer`` in pieces that share the payloads' bytes; returns its size.
 
-    seq u64, flags u8, length of counts u32, number of payloads u16, [origin], counts,
-    (lane u32, items u32, length u32)*, the payloads' bytes.  Payloads name lanes by their index in ``lane_ids``.
+    seq u64, flags u8, length of counts u32, number of payloads u16, (lane u32, items u32, length u32)*, [origin],
+    counts, the payloads' bytes.  Payloads name lanes by their index in ``lane_ids``.
     """
-    if len(payloads) == 1:  # the usual post
+    rest = origin + counts
+    if len(payloads) == 1:  # the usual post: one pack, no loop
         lane, items, data = payloads[0]
         size = len(data)
-        heads = origin + counts + _PAYLOAD.pack(lane_ids[lane], items, size)
-        length = _ENTRY_REST_BYTES + len(heads) + size
-        head = _ENTRY.pack(ENTRY, length, seq, flags, len(counts), 1) + heads
-        buffer.append(_SEAL.pack(MAGIC, crc32(data, crc32(head))) + head)
-        buffer.append(data)
+        length = _ENTRY_REST_BYTES + _PAYLOAD_BYTES + len(rest) + size
+        lane_id = lane_ids[lane]
+        head = _ENTRY_ONE.pack(ENTRY, length, seq, flags, len(counts), 1, lane_id, items, size)
+        head += rest
+        buffer += (_SEAL.pack(MAGIC, crc32(data, crc32(head))) + head, data)
         return HEAD_BYTES + length
-    heads, size, before = origin + counts, 0, None
+    heads, size, before = b"", 0, None
     pieces: list[bytes] = []
     for lane, items, data in payloads:
         if data is before:
@@ -183,6 +185,7 @@ def put_entry(
         size += len(data)
         pieces.append(data)
         before = data
+    heads += rest
     length = _ENTRY_REST_BYTES + len(heads) + size
     head = _ENTRY.pack(ENTRY, length, seq, flags, len(counts), len(payloads)) + heads
     crc = crc32(head)
@@ -249,18 +252,18 @@ def read_entry(payload: bytes) -> Entry:
     try:
         seq, flags, counts_size, number = _ENTRY_REST.unpack_from(payload)
         at = _ENTRY_REST_BYTES
+        heads = [_PAYLOAD.unpack_from(payload, at + n * _PAYLOAD_BYTES) for n in range(number)]
+        at += number * _PAYLOAD_BYTES
         origin = None
         if flags & ADOPTED:
             step, size = _ORIGIN.unpack_from(payload, at)
             at += _ORIGIN.size
             origin = Origin(payload[at : at + size].decode(), step)
             at += size
-        counts = payload[at : at + counts_size]
-        at += counts_size
-        heads = [_PAYLOAD.unpack_from(payload, at + n * _PAYLOAD_BYTES) for n in range(number)]
     except (struct.error, UnicodeDecodeError) as error:
         raise BadFrameError(str(error)) from error
-    at += number * _PAYLOAD_BYTES
+    counts = payload[at : at + counts_size]
+    at += counts_size
     payloads: list[tuple[int, int, bytes]] = []
     data = b""
     for lane, items, size in heads:
