@@ -1,5 +1,7 @@
 """Rules between mapping and sampling: RED, sampling and lines see what they leave, within Wavefront's limits."""
 
+from pathlib import Path
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,6 +14,7 @@ from tracefwd.processor.istio import make_istio_mapper
 from tracefwd.processor.ruled import RuledMapper
 from tracefwd.processor.rules import read_rules
 from tracefwd.processor.wavefront_proxy import make_wavefront_proxy_mapper
+from tracefwd.receiver.decode import make_decode
 from tracefwd.settings import MappingSettings, RedSettings
 
 READER = SpanReader(Limits(), samples=True)
@@ -65,6 +68,55 @@ def test_a_span_that_no_rule_changes_stays_what_it_was() -> None:
     for path in envoy_bodies():
         body = read_spans(path)
         assert mapper(body, NOW_US).spans == plain(body, NOW_US).spans
+
+
+MANY = """
+'9411':
+  - {rule: id, action: spanRenameTag, key: guid-x-request-id, newkey: requestId}
+  - {rule: onto, action: spanRenameTag, key: peer.address, newkey: zone}
+  - {rule: odd, action: spanRenameTag, key: downstream_cluster, newkey: 'odd key'}
+  - {rule: drop, action: spanDropTag, key: 'request_size|response_size'}
+  - {rule: agent, action: spanForceLowercase, scope: user_agent}
+  - {rule: path, action: spanExtractTag, key: path, input: http.url, search: '^https?://[^/]+(/.*)$', replace: '$1'}
+  - {rule: quote, action: spanAddTag, key: quoted, value: 'say "{{http.method}}"'}
+  - {rule: team, action: spanAddTagIfNotExists, key: team, value: mesh}
+  - {rule: same, action: spanAddTag, key: component, value: proxy}
+  - {rule: shard, action: spanReplaceRegex, scope: shard, search: v3, replace: three}
+  - {rule: source, action: spanReplaceRegex, scope: sourceName, search: v2, replace: two}
+  - {rule: name, action: spanReplaceRegex, scope: spanName, search: ':9080', replace: ''}
+  - {rule: long, action: spanLimitLength, scope: node_id, actionSubtype: truncate, maxLength: 30}
+"""
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    wanted=st.sets(st.integers(0, 12)),
+    body=st.sampled_from([path for path in envoy_bodies() if path.name != "json-batch-100.json"]),
+    profile=st.sampled_from(["istio", "wavefront-proxy"]),
+)
+def test_tags_by_key_and_in_a_list_come_to_the_same(
+    wanted: set[int], body: Path, profile: str
+) -> None:
+    lines = MANY.strip("\n").splitlines()
+    chosen = [line for number, line in enumerate(lines[1:]) if number in wanted]
+    text = "\n".join([lines[0], *chosen]) if chosen else "'9411': []\n"
+    mapper = ruled(text, profile=profile)
+    decoded = make_decode()(body.read_bytes(), "")
+    spans = [*mapper._map(decoded, NOW_US).spans, *mapper._map(decoded, NOW_US).spans]
+    by_key: dict[str, int] = {}
+    by_list: dict[str, int] = {}
+    for span in spans:
+        one, other = mapper._pass(span, by_key), mapper._pass_listed(span, by_list)
+        assert one is not None
+        assert other is not None
+        assert LineWriter().write([one]) == LineWriter().write([other])
+        red = [
+            (each.identity, each.name, each.kind, each.http_status, each.red_tags, each.error)
+            for each in (one, other)
+        ]
+        assert red[0] == red[1]
+        assert (one.debug, one.logs, one.oversize) == (other.debug, other.logs, other.oversize)
+    assert by_key == by_list
 
 
 def test_a_removed_identity_tag_keeps_its_value_for_red() -> None:

@@ -9,9 +9,15 @@ counted, and a rule sees what the mapping has already repaired.  Pure but for th
 """
 
 from collections.abc import Sequence
+from itertools import islice
 
 from tracefwd import naming
-from tracefwd.limits import NAME_LENGTH_MAX, SPAN_TAGS_MAX, TAG_KEY_LENGTH_MAX
+from tracefwd.limits import (
+    MEMO_ENTRIES_MAX,
+    NAME_LENGTH_MAX,
+    SPAN_TAGS_MAX,
+    TAG_KEY_LENGTH_MAX,
+)
 from tracefwd.model import Decoded, Identity, Mapped, Mapper, WavefrontSpan
 from tracefwd.processor import tags as tagging
 from tracefwd.processor.outcome import tag_says_error
@@ -32,6 +38,11 @@ class RuledMapper:
         self._red_keys = tuple(red_keys)
         # Bounded by the rule ids of all files that were ever loaded: an operator's doing.
         self._past: dict[tuple[str, ...], float] = {}
+        self._clean: dict[str, str] = {}
+        # New keys that a line takes as they are.
+        self._fitting: set[str] = set()
+        # By identity of the head, which the entry keeps alive.
+        self._heads: dict[int, tuple[tuple[Tag, ...], dict[str, str]]] = {}
 
     def __call__(self, decoded: Decoded, now_us: int) -> Mapped:
         mapped = self._map(decoded, now_us)
@@ -73,6 +84,121 @@ class RuledMapper:
         return total
 
     def _pass(self, span: WavefrontSpan, repairs: Repairs) -> WavefrontSpan | None:
+        values = self._shown_values(span)
+        if values is None:
+            return self._pass_listed(span, repairs)
+        subject = Subject(
+            span.name,
+            span.source,
+            None,
+            values=values.copy(),
+            start_ms=span.start_ms,
+            duration_ms=span.duration_ms,
+        )
+        if not self.rules.apply(subject):
+            return None
+        usual = self._settle_usual(span, values, subject)
+        if usual is not None:
+            return usual
+        # Its tags are equal to those that a list would have held, so this gives what ``_pass_listed`` gives.
+        before = [*values.items()]
+        shared = dict(zip(values, before, strict=True))
+        after = [
+            tag if (tag := shared.get(key)) is not None and tag[1] == value else (key, value)
+            for key, value in subject.annotations
+        ]
+        subject.replace(after)
+        return settle(span, before, subject, self._red_keys, repairs)
+
+    def _shown_values(self, span: WavefrontSpan) -> dict[str, str] | None:
+        """``shown_tags`` by key; None for a span that is not the usual one, or that repeats a key."""
+        if not span.plain or span.tail or span.oversize is not None or span.keys_kept:
+            return None
+        entry = self._heads.get(id(span.head)) or self._learn_head(span.head)
+        values = entry[1].copy()
+        if span.parent_id is not None:
+            parent = span.parent_id
+            usual = len(parent) == 16
+            values["parent"] = (
+                f"00000000-0000-0000-{parent[:4]}-{parent[4:]}" if usual else naming.uuid(parent)
+            )
+        tags = span.tags
+        size = len(values) + len(tags)
+        try:
+            values.update(zip(map(self._clean.__getitem__, tags), tags.values(), strict=True))
+        except KeyError:
+            if len(self._clean) + len(tags) > MEMO_ENTRIES_MAX:
+                self._clean.clear()
+            self._clean.update({key: naming.clean_key(key) for key in tags})
+            values.update({self._clean[key]: value for key, value in tags.items()})
+        is_whole = len(values) == size and len(entry[1]) == len(span.head)
+        return values if is_whole else None
+
+    def _fits(self, key: str) -> bool:
+        if key in self._fitting:
+            return True
+        fits = _fit_key(key, {}) == key
+        if fits:
+            if len(self._fitting) >= MEMO_ENTRIES_MAX:
+                self._fitting.clear()
+            self._fitting.add(key)
+        return fits
+
+    def _learn_head(self, head: tuple[Tag, ...]) -> tuple[tuple[Tag, ...], dict[str, str]]:
+        if len(self._heads) >= MEMO_ENTRIES_MAX:
+            self._heads.clear()
+        entry = self._heads[id(head)] = head, dict(head)
+        return entry
+
+    def _settle_usual(
+        self, span: WavefrontSpan, before: dict[str, str], subject: Subject
+    ) -> WavefrontSpan | None:
+        """``settle`` for a span whose head and parent are as they were and whose new values need no care."""
+        after = subject.values
+        if not subject.is_indexed_alone or len(after) >= SPAN_TAGS_MAX:
+            return None
+        if subject.source != span.source or self._red_keys:
+            return None
+        if subject.name == span.name and after == before and [*after] == [*before]:
+            return span
+        first = len(span.head) + (span.parent_id is not None)
+        if [*islice(after.items(), first)] != [*islice(before.items(), first)]:
+            return None
+        tags = dict(islice(after.items(), first, None))
+        known = before.get
+        for key, value in tags.items():
+            if known(key) is not value and not (self._fits(key) and _is_simple(value)):
+                return None
+        identity = span.identity
+        component = tags.get("component", identity.component)
+        status = tags.get("http.status_code")
+        if status is None:
+            status = next((v for k, v in after.items() if k.lower() == "http.status_code"), "")
+        return WavefrontSpan(
+            identity if component == identity.component else identity._replace(component=component),
+            span.name if subject.name == span.name else _fit_name(subject.name, {}),
+            span.source,
+            span.trace_id,
+            span.span_id,
+            span.parent_id,
+            span.kind,
+            status,
+            span.error or tag_says_error(tags.get("error")),
+            span.start_ms,
+            span.duration_ms,
+            span.duration_us,
+            span.head,
+            tags,
+            (),
+            True,
+            span.red,
+            tags.get("debug") == "true",
+            (),
+            span.logs,
+            span.secondary_id,
+        )
+
+    def _pass_listed(self, span: WavefrontSpan, repairs: Repairs) -> WavefrontSpan | None:
         before = shown_tags(span)
         subject = subject_of(span, before)
         if not self.rules.apply(subject):
@@ -163,6 +289,11 @@ def settle(
         secondary_id=span.secondary_id,
         oversize=oversize or None,
     )
+
+
+def _is_simple(value: str) -> bool:
+    """Whether a line takes a value as it stands."""
+    return value.isascii() and tagging.is_simple(value) and '"' not in value and "\n" not in value
 
 
 def _part_repeats(tags: Sequence[Tag]) -> tuple[dict[str, str], tuple[Tag, ...]]:

@@ -107,11 +107,11 @@ def clean_value(value: str, repairs: Repairs) -> str:
 def free_key(key: str, taken: Mapping[str, object] | set[str], repairs: Repairs) -> str:
     """``key`` as it may stand in a line beside the cleaned keys in ``taken``.
 
-    Empty, digit-only (it would end the tag list) and reserved keys get a leading underscore, long ones are cut,
-    doubles numbered: all counted as ``key_changed``.
+    Empty, digit-only (it would end the tag list) and reserved keys and a lone delta sign get a leading underscore, long
+    ones are cut, doubles numbered: all counted as ``key_changed``.
     """
     changed = key
-    if not key or key.isdigit() or key in RESERVED:
+    if not key or key.isdigit() or key in RESERVED or key in naming.LONE_DELTAS:
         changed = "_" + key
     if len(changed) > TAG_KEY_LENGTH_MAX or naming.length(changed) > TAG_KEY_LENGTH_MAX:
         changed = naming.cut(changed, TAG_KEY_LENGTH_MAX)

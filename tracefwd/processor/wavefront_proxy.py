@@ -234,6 +234,7 @@ class _ProxyMapper:
                 or key in RESERVED_KEYS
                 or key.lower() == "source"
                 or key.isdigit()
+                or key in naming.LONE_DELTAS
                 for key in by_clean
             )
         )

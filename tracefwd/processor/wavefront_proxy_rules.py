@@ -59,8 +59,8 @@ class Deviations:
     """``host``, ``spanId``, ``traceId`` and ``SOURCE`` get a leading underscore (the proxy's lines lose the span's own
     source or ids to the first three; the last is left out)."""
     odd_keys: bool = False
-    """Empty keys (if ``batch_survives``) and keys of digits get a leading underscore (the proxy fails the batch, or its
-    line cannot be read back)."""
+    """Empty keys (if ``batch_survives``), keys of digits and a lone delta sign get a leading underscore (the proxy
+    fails the batch, or its line cannot be read back)."""
     trailing_backslash: bool = False
     """A name or value that ends in a backslash gets a full stop (the proxy's line cannot be read back)."""
     missing_start: bool = False
@@ -248,7 +248,7 @@ class SpanRules:
         """``key``, or what it has to be called instead (which may be the name of another tag)."""
         deviations = self.deviations
         name = key
-        odd = not key or (key.isascii() and key.isdigit())
+        odd = not key or (key.isascii() and key.isdigit()) or key in naming.LONE_DELTAS
         reserved = key in RESERVED_KEYS or key.lower() == "source"
         if (odd and deviations.odd_keys) or (reserved and deviations.reserved_keys):
             name = f"_{key}"

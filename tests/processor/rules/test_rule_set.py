@@ -97,7 +97,7 @@ def test_no_span_can_make_rules_raise(subject: Subject) -> None:
 @given(subject=SUBJECTS)
 @settings(deadline=None, max_examples=150)
 def test_no_point_can_make_rules_raise(subject: Subject) -> None:
-    subject.annotations = list(dict(subject.annotations).items())
+    subject.replace(list(dict(subject.annotations).items()))
     POINT_RULES.apply_point(subject)
     assert_sound(subject)
     assert not subject.repeats

@@ -3,6 +3,8 @@
 A tag key may repeat, as on the Java proxy's spans.  ``annotations`` is the truth; ``values`` (first value by key) and
 ``repeats`` mirror it so that a rule that does not apply costs one lookup.  ``RuleSet.apply`` calls ``index`` on entry,
 which makes them; rules change tags through the methods.
+
+Nearly no span repeats a key: made of ``values`` alone, a subject gets its list only when somebody asks for it.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,7 +21,7 @@ class Subject:
     """
 
     __slots__ = (
-        "annotations",
+        "_annotations",
         "duration_ms",
         "name",
         "repeats",
@@ -33,24 +35,41 @@ class Subject:
         self,
         name: str,
         source: str,
-        annotations: list[Tag],
+        annotations: list[Tag] | None,
         *,
+        values: dict[str, str] | None = None,
         start_ms: int = 0,
         duration_ms: int = 0,
         value: float = 0.0,
     ) -> None:
+        """``annotations`` or ``values``, which become the subject's own."""
         self.name = name
         self.source = source
-        self.annotations = annotations
+        # None: ``values`` has them all, and their order.
+        self._annotations = annotations
         self.start_ms = start_ms
         self.duration_ms = duration_ms
         self.value = value
-        self.values: dict[str, str] = {}
+        self.values: dict[str, str] = {} if values is None else values
         self.repeats = False
+
+    @property
+    def annotations(self) -> list[Tag]:
+        """The tags; who changes this list calls ``index``."""
+        if self._annotations is None:
+            self._annotations = list(self.values.items())
+        return self._annotations
+
+    @property
+    def is_indexed_alone(self) -> bool:
+        """No key was ever repeated, and nobody asked for the list: ``values`` is all there is."""
+        return self._annotations is None
 
     def index(self) -> None:
         """Make ``values`` and ``repeats`` say what ``annotations`` holds."""
-        annotations = self.annotations
+        annotations = self._annotations
+        if annotations is None:
+            return
         values = dict(annotations)
         self.repeats = len(values) != len(annotations)
         # dict() keeps the last value of a repeated key; rules see the first.
@@ -58,11 +77,13 @@ class Subject:
 
     def append(self, key: str, value: str) -> None:
         """One tag more at the end, even if the key is there."""
-        self.annotations.append((key, value))
         if key in self.values:
+            self.annotations.append((key, value))
             self.repeats = True
-        else:
-            self.values[key] = value
+            return
+        self.values[key] = value
+        if self._annotations is not None:
+            self._annotations.append((key, value))
 
     def put(self, key: str, value: str) -> None:
         """The only tag ``key``: in the old one's place, or at the end."""
@@ -73,13 +94,19 @@ class Subject:
 
     def set(self, key: str, value: str) -> None:
         """A new value for the first tag ``key``, which must be there."""
-        self.annotations[self.annotations.index((key, self.values[key]))] = (key, value)
+        tags = self._annotations
+        if tags is not None:
+            tags[tags.index((key, self.values[key]))] = (key, value)
         self.values[key] = value
 
     def rename(self, key: str, new_key: str) -> None:
         """Another key for the first tag ``key``, which must be there."""
+        if self._annotations is None and new_key not in self.values:
+            self.values = {new_key if k == key else k: v for k, v in self.values.items()}
+            return
         value = self.values[key]
-        self.annotations[self.annotations.index((key, value))] = (new_key, value)
+        tags = self.annotations
+        tags[tags.index((key, value))] = (new_key, value)
         if self.repeats or new_key in self.values:
             self.index()
         else:
@@ -88,10 +115,12 @@ class Subject:
 
     def remove(self, key: str) -> None:
         """Takes the first tag ``key`` away, which must be there and the only one."""
-        self.annotations.remove((key, self.values.pop(key)))
+        value = self.values.pop(key)
+        if self._annotations is not None:
+            self._annotations.remove((key, value))
 
     def replace(self, annotations: list[Tag]) -> None:
-        self.annotations = annotations
+        self._annotations = annotations
         self.index()
 
 
