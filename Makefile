@@ -9,7 +9,7 @@ BIN := .venv/bin
 DEMO_SECONDS ?= 15
 DEMO_RATE ?= 500
 
-.PHONY: demo test docs check format lock bench real-proxy clean help
+.PHONY: demo test docs format lock bench real-proxy fuzz chaos soak clean help
 
 help: ## what can be made here
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -65,6 +65,15 @@ bench: $(BIN)/.dev ## where the microseconds go, then the whole service under lo
 
 real-proxy: $(BIN)/.run ## send everything through the real Wavefront proxy: JAR=PROXY.jar (tests/proxy/README.md)
 	$(BIN)/python tests/proxy/run.py --jar "$(JAR)" --java "$(or $(JAVA),java)"
+
+fuzz: $(BIN)/.dev ## throw mutated bytes at the intake for ten minutes
+	$(BIN)/python tests/fuzz/run.py --seconds 600
+
+chaos: $(BIN)/.dev ## a thousand rounds of kills and faults; nothing acknowledged may be lost
+	$(BIN)/python tests/chaos/run.py --rounds 1000
+
+soak: $(BIN)/.dev ## an hour of steady load with exchanges of workers; memory and latency must stay flat
+	$(BIN)/python tests/soak/soak.py --seconds 3600
 
 clean: ## forget the environment
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
