@@ -45,6 +45,14 @@ ELSEWHERE = (
         ),
     ),
     (
+        "mapping.exact",
+        (
+            "Off: RED's names are cut to the 256 characters that the back end takes, a tilde in them becomes `_`, "
+            "and an EOT (0x04) in a tag `?` (the proxy's series are refused; that of port 2878 always, so EOT "
+            "is replaced with `mapping.exact`, too)."
+        ),
+    ),
+    (
         "sampling.as_documented",
         (
             "Rate 0 keeps nothing, and a duration without a rate keeps only slow spans (the proxy: 1 "

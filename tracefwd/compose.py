@@ -29,9 +29,12 @@ if TYPE_CHECKING:
 
 # Span logs are taken from here on; below, a JSON line on the trace port counts as a malformed span.
 _SPAN_LOGS_SINCE = (4, 37)
-# Before this version a line over TCP ended here, and its rest was a malformed line of its own.
+# Before these versions a line over TCP ended here, and its rest was a malformed line of its own.
 _TCP_LINE_BYTES_MAX = 4_096
-_TCP_LINES_SINCE = (4, 36)
+_TCP_LINES_SINCE = (4, 37)
+_TCP_POINTS_SINCE = (4, 39)
+# And since then on the port of points here (pushListenerMaxReceivedLength).
+_TCP_POINT_BYTES_MAX = 32_768
 
 _MAPPERS = {"istio": make_istio_mapper, "wavefront-proxy": make_wavefront_proxy_mapper}
 
@@ -95,23 +98,37 @@ def _rules_for(settings: Settings, port: str) -> "RuleSet | None":
 
 def make_writer(target: TargetSettings, settings: Settings) -> LineWriter:
     """The writer for one target; equal ``writer_key`` means equal bytes."""
-    span_logs, sampled_mark, line_bytes_max, reporter = writer_key(target, settings)
+    key = writer_key(target, settings)
     return LineWriter(
-        span_logs=span_logs,
-        sampled_mark=sampled_mark,
-        line_bytes_max=line_bytes_max,
-        reporter=reporter,
+        span_logs=key.span_logs,
+        sampled_mark=key.sampled_mark,
+        line_bytes_max=key.line_bytes_max,
+        point_line_bytes_max=key.point_line_bytes_max,
+        reporter="zipkin" if settings.mapping.profile == "wavefront-proxy" else "",
+        as_the_proxy=settings.mapping.exact,
     )
 
 
-def writer_key(target: TargetSettings, settings: Settings) -> tuple[bool, bool, int, str]:
-    reporter = "zipkin" if settings.mapping.profile == "wavefront-proxy" else ""
+class WriterKey(NamedTuple):
+    """What of a target decides its bytes; the rest is the same for all targets."""
+
+    span_logs: bool
+    sampled_mark: bool
+    line_bytes_max: int
+    point_line_bytes_max: int
+
+
+def writer_key(target: TargetSettings, settings: Settings) -> WriterKey:
     if target.kind == "direct":
-        return True, True, 0, reporter
+        return WriterKey(True, True, 0, 0)
     version = proxy_version(settings.exporter.proxy_version)
-    tcp = target.traces.startswith("tcp://")
-    line_bytes_max = _TCP_LINE_BYTES_MAX if tcp and version < _TCP_LINES_SINCE else 0
-    return version >= _SPAN_LOGS_SINCE, False, line_bytes_max, reporter
+    line_bytes_max = point_line_bytes_max = 0
+    if target.traces.startswith("tcp://") and version < _TCP_LINES_SINCE:
+        line_bytes_max = _TCP_LINE_BYTES_MAX
+    if target.metrics.startswith("tcp://"):
+        is_old = version < _TCP_POINTS_SINCE
+        point_line_bytes_max = _TCP_LINE_BYTES_MAX if is_old else _TCP_POINT_BYTES_MAX
+    return WriterKey(version >= _SPAN_LOGS_SINCE, False, line_bytes_max, point_line_bytes_max)
 
 
 def proxy_version(text: str) -> tuple[int, ...]:
@@ -127,7 +144,7 @@ def make_pipeline(
 ) -> Pipeline:
     """Targets that want the same bytes share one writer, so that spans are rendered once for them."""
     parts = make_parts(settings)
-    outlets: dict[tuple[bool, bool, int, str], tuple[LineWriter, list[Destination]]] = {}
+    outlets: dict[WriterKey, tuple[LineWriter, list[Destination]]] = {}
     for options, target in targets:
         key = writer_key(options, settings)
         if key not in outlets:

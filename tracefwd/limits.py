@@ -11,6 +11,8 @@ NAME_LENGTH_MAX = 128
 SOURCE_LENGTH_MAX = 128
 TAG_KEY_LENGTH_MAX = 128
 TAG_VALUE_LENGTH_MAX = 128
+# The backend's default; the source is none of them.
+POINT_TAGS_MAX = 20
 # A point's key and value together; above it the proxy refuses the point (WF-411).
 POINT_TAG_PAIR_LENGTH_MAX = 254
 POINT_SOURCE_LENGTH_MAX = 1_023

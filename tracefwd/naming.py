@@ -13,6 +13,8 @@ from tracefwd.limits import MEMO_ENTRIES_MAX, TAG_KEY_LENGTH_MAX
 _KEY_BAD = re.compile(r"[^A-Za-z0-9,\-._]")
 _STEM_BAD = re.compile(r"[^A-Za-z0-9_.\-~]")
 _DELTAS = ("\u2206", "\u0394")
+# What cleaning leaves as it is and nobody takes for a name: a sign of a delta and nothing behind it.
+LONE_DELTAS = frozenset(_DELTAS)
 
 
 def clean_key(key: str) -> str:

@@ -253,6 +253,44 @@ def test_blank_identities_have_the_vendors_stand_ins() -> None:
     assert METRICS.read_point(line, NOW_MS).source == "unknown_source"
 
 
+def test_a_name_is_what_the_back_end_takes_unless_the_proxys_own_ways_are_wanted() -> None:
+    long = point(identity=IDENTITY._replace(application="~" + "a" * 120), operation="x" * 128)
+    for reporter in ("", "zipkin"):
+        lines = text_lines(LineWriter(reporter=reporter).write_red([long], 1), Signal.POINTS)
+        names = [METRICS.read_point(line, NOW_MS).name for line in lines]
+        assert [name.rpartition(".")[2] for name in names] == ["count"] * 3
+    proxy = LineWriter(reporter="zipkin", as_the_proxy=True).write_red([long], 1)
+    assert f"∆tracing.derived.~{'a' * 120}." in text_lines(proxy, Signal.POINTS)[0]
+
+
+def test_an_eot_that_would_cost_the_line_is_not_sent() -> None:
+    odd = IDENTITY._replace(service="a\x04b", source="s\x04")
+    payloads = LineWriter().write_red([point(odd, "op\x04")], 1)
+    payloads += LineWriter().write_heartbeats([Heartbeat(odd, "server", "", ())], 1)
+    assert payloads
+    assert not any(b"\x04" in payload.data for payload in payloads)
+
+
+def test_more_point_tags_than_the_back_end_takes_are_counted_not_sent() -> None:
+    def with_tags(count: int) -> RedPoint:
+        key = RedKey(IDENTITY, "op", "server", "200", tuple((f"k{n}", "v") for n in range(count)))
+        return point()._replace(key=key)
+
+    for reporter, own in (("", 9), ("zipkin", 10)):  # with "error"
+        writer = LineWriter(reporter=reporter)
+        assert writer.write_red([with_tags(20 - own)], 1)[-1].unsendable == 0
+        assert writer.write_red([with_tags(21 - own)], 1)[-1].unsendable == 1
+    as_the_proxy = LineWriter(as_the_proxy=True)
+    assert as_the_proxy.write_red([with_tags(30)], 1)[-1].unsendable == 0
+
+
+def test_points_have_a_limit_of_their_own_over_tcp() -> None:
+    many = point(good=[Centroids(60, [(1, n) for n in range(1, 1_000)])], bad=[])
+    points, distributions = LineWriter(point_line_bytes_max=4_096).write_red([many], 1)
+    assert (points.items, points.unsendable) == (3, 0)
+    assert (distributions.items, distributions.unsendable) == (0, 1)
+
+
 def test_a_pair_that_every_wavefront_refuses_is_counted_not_sent() -> None:
     (payload,) = LineWriter().write_red([point(operation="x" * 300)], 1)
     assert (payload.items, payload.unsendable) == (0, 1)

@@ -246,6 +246,11 @@ MISTAKES = {
     "negative count": ("exporter: {concurrency: -1}", ["exporter.concurrency = '-1'"]),
     "zero duration": ("red: {interval: 0}", ["red.interval = '0s'", "above zero", "1m"]),
     "workers": ("service: {workers: 1000}", ["from 1 to 256"]),
+    "long RED tag": (f"red: {{tags: [{'x' * 65}]}}", ["red.tags[0]", "64 characters"]),
+    "many RED tags": (
+        f"red: {{tags: [{', '.join(map(chr, range(97, 108)))}]}}",
+        ["red.tags = '11 tags'", "more than 10", "20 point tags"],
+    ),
     "spool without a folder": (
         "spool: {durability: fsync}",
         ["spool.durability = 'fsync'", "set spool.folder (flag --spool)"],

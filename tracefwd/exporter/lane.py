@@ -73,6 +73,7 @@ class Lane:
         self._held = Held()
         self.books = LaneBooks(name, signal, self._items_held, done, show)
         self.account = self.books.account
+        self.lost = self.books.lost
         self._at = (name, str(signal))
         self.routes = routes
         # A queue of packed batches holds six times as much; failovers of another kind unpack.

@@ -25,6 +25,7 @@ from tracefwd.limits import (
     POINT_NAME_LENGTH_MAX,
     POINT_SOURCE_LENGTH_MAX,
     POINT_TAG_PAIR_LENGTH_MAX,
+    POINT_TAGS_MAX,
 )
 from tracefwd.model import (
     Centroids,
@@ -81,7 +82,10 @@ class LineWriter:
     ``span_logs``: whether the target takes them; without, neither the lines nor the tag ``_spanLogs``.
     ``sampled_mark``: the member ``span`` of a span log says that its span passed sampling.  Direct ingestion wants it;
     a proxy's trace port refuses such a log, behind a 2xx.
-    ``line_bytes_max``: longer lines are not written but counted (0: no limit).
+    ``line_bytes_max``, ``point_line_bytes_max``: longer lines (of spans and span logs; of points and distributions) are
+    not written but counted (0: no limit).
+    ``as_the_proxy``: RED goes out as the Java proxy reports it, also where the back end does not take it: a name that
+    is too long, more point tags than it allows.
     ``reporter``: source of RED points; "" is the series' own.  The Java proxy reports as ``zipkin`` and sends the
     series' source as a point tag.
     """
@@ -92,12 +96,20 @@ class LineWriter:
         span_logs: bool = True,
         sampled_mark: bool = False,
         line_bytes_max: int = 0,
+        point_line_bytes_max: int = 0,
         reporter: str = "",
+        as_the_proxy: bool = False,
     ) -> None:
         self._span_logs = span_logs
         self._sampled_mark = sampled_mark
-        self._line_bytes_max = line_bytes_max
+        self._line_bytes_max = {
+            Signal.SPANS: line_bytes_max,
+            Signal.SPAN_LOGS: line_bytes_max,
+            Signal.POINTS: point_line_bytes_max,
+            Signal.DISTRIBUTIONS: point_line_bytes_max,
+        }
         self._reporter = reporter
+        self._as_the_proxy = as_the_proxy
         # Span name -> quoted, with its quotes.
         self._names: dict[str, str] = {}
         # Tag key -> what stands between the value before it and its own value.
@@ -229,10 +241,11 @@ class LineWriter:
 
     def _payload(self, signal: Signal, pieces: list[str], items: int) -> Payload:
         data = "".join(pieces).encode("utf-8", "replace")
-        if not self._line_bytes_max:
+        line_bytes_max = self._line_bytes_max[signal]
+        if not line_bytes_max:
             return Payload(signal, data, items)
         lines = [line + b"\n" for line in data.split(b"\n")[:-1]]
-        fitting = [line for line in lines if len(line) <= self._line_bytes_max]
+        fitting = [line for line in lines if len(line) <= line_bytes_max]
         return Payload(signal, b"".join(fitting), len(fitting), items - len(fitting))
 
     # RED and heartbeats
@@ -245,13 +258,20 @@ class LineWriter:
         for point in points:
             identity, operation, kind, http_status, more = point.key
             stem = naming.clean_stem(identity.application, identity.service, operation)
-            if not self._reporter:
-                # The tags tell series apart; a name that the backend refuses would lose them all.
-                stem = stem[:_STEM_LENGTH_MAX]
+            if not self._as_the_proxy:
+                # The tags tell series apart; a name that the backend refuses would lose them all.  A tilde may begin
+                # a name, but this is the middle of one.
+                stem = stem[:_STEM_LENGTH_MAX].replace("~", "_")
             pairs = self._point_pairs(identity, kind, http_status, operation)
             tags = _render_pairs((*pairs, *more))
-            source = quoted(self._reporter or identity.source or _UNKNOWN["source"])
-            if tags is None or len(source) > POINT_SOURCE_LENGTH_MAX:
+            source = _source(self._reporter or identity.source)
+            # And "error", in the distributions of errors.
+            tags_count = len(pairs) + len(more) + 1
+            if (
+                tags is None
+                or len(source) > POINT_SOURCE_LENGTH_MAX
+                or (tags_count > POINT_TAGS_MAX and not self._as_the_proxy)
+            ):
                 unsendable += 1
                 continue
             for name, value in (
@@ -284,7 +304,8 @@ class LineWriter:
                 text = _render_pairs((*pairs, *tags))
                 if text is None:
                     continue
-                lines[f'"{HEARTBEAT}" 1 {now_s} source="{quoted(identity.source)}"{text}\n'] = None
+                source = _source(identity.source)
+                lines[f'"{HEARTBEAT}" 1 {now_s} source="{source}"{text}\n'] = None
         return [self._payload(Signal.POINTS, [*lines], len(lines))] if lines else []
 
     def _point_pairs(
@@ -323,8 +344,17 @@ def _render_pairs(pairs: Iterable[tuple[str, str]]) -> str | None:
         shown = value if value.strip() else _UNKNOWN.get(key, "none")
         if len(key) + len(shown) > POINT_TAG_PAIR_LENGTH_MAX:
             return None
-        texts.append(tag(key, shown))
+        texts.append(tag(key, _spoken(shown)))
     return "".join(texts)
+
+
+def _source(text: str) -> str:
+    return quoted(_spoken(text or _UNKNOWN["source"]))
+
+
+def _spoken(text: str) -> str:
+    """``text`` without EOT: on port 2878 a line that holds one is thrown away."""
+    return text.replace("\x04", "?") if "\x04" in text else text
 
 
 def _bins(part: Centroids) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from tracefwd.limits import POINT_TAG_KEY_LENGTH_MAX, POINT_TAGS_MAX
 from tracefwd.processor import templates
 from tracefwd.processor.wavefront_proxy_rules import Deviations
 from tracefwd.service import units
@@ -39,6 +40,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "metrics.tags_max": (1, 1_000),
 }
 _GRPC_CODE_MAX = 16
+# RED's own: application, service, cluster, shard, component, span.kind, http.status_code, operationName, error, source.
+_RED_TAGS_MAX = POINT_TAGS_MAX - 10
 _STANDARD_PATHS = ("/api/v2/spans", "/api/v1/spans")
 _PATH = re.compile(r"/[^\s?#]*")
 _FLAG = re.compile(r"[A-Z]{1,16}")
@@ -169,6 +172,18 @@ def _check_mapping(settings: Settings, report: Report) -> None:
     for index, tag in enumerate(settings.red.tags):
         if not tag.strip():
             report.refuse(f"red.tags[{index}]", "is blank; write a tag's key", shown=tag)
+        elif len(tag) > POINT_TAG_KEY_LENGTH_MAX:
+            reason = (
+                f"is longer than the {POINT_TAG_KEY_LENGTH_MAX} characters of a point tag's key"
+            )
+            report.refuse(f"red.tags[{index}]", f"{reason}; choose a shorter tag", shown=tag)
+    if len(settings.red.tags) > _RED_TAGS_MAX and not mapping.exact:
+        reason = f"are more than {_RED_TAGS_MAX}; with RED's own Wavefront's {POINT_TAGS_MAX} point tags are full"
+        report.refuse(
+            "red.tags",
+            f"{reason}, and it would refuse every point",
+            shown=f"{len(settings.red.tags)} tags",
+        )
 
 
 def _check_deviations(settings: Settings, report: Report) -> None:
