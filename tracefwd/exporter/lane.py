@@ -356,9 +356,6 @@ class Lane:
         elif ok:
             self.books.found(batch.items)
 
-    def lost(self, items: int, reason: str) -> None:
-        self.books.lost(items, reason)
-
     def _found(self, items: int) -> None:
         self.books.found(items)
         self.pump()
