@@ -47,9 +47,15 @@ ELSEWHERE = (
     (
         "mapping.exact",
         (
-            "Off: RED's names are cut to the 256 characters that the back end takes, a tilde in them becomes `_`, "
-            "and an EOT (0x04) in a tag `?` (the proxy's series are refused; that of port 2878 always, so EOT "
-            "is replaced with `mapping.exact`, too)."
+            "Off: RED's names are cut to the 256 characters that the back end takes, and a tilde in "
+            "them becomes `_` (the proxy's series are refused)."
+        ),
+    ),
+    (
+        "",
+        (
+            "An EOT (0x04) in a value of RED becomes `?`: port 2878 throws such lines away (the "
+            "proxy's own RED does not come through a port)."
         ),
     ),
     (
