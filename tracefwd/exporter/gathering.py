@@ -9,7 +9,7 @@ origin, whatever batches they end up in.
 import asyncio
 from collections.abc import Callable
 
-from tracefwd.exporter.backlog import Backlog
+from tracefwd.exporter.backlog import SPILL_TO, Backlog
 from tracefwd.exporter.batch import Batch, cut
 from tracefwd.exporter.compress import gzip_or_plain
 from tracefwd.exporter.held import Held
@@ -73,6 +73,10 @@ class Gathering:
         """Whoever offers now comes too late."""
         self.close_batch()
         self._stopped = True
+
+    def has_room(self) -> bool:
+        """Whether somebody who can wait should offer more; where it is spilled, the spool is waited for."""
+        return not self._takes or self._held.size_bytes <= SPILL_TO * self.queue_bytes_max
 
     def offer(self, payload: Payload, seq: int = 0) -> None:
         """Take the lines, or drop and count what the bounds do not allow.

@@ -112,7 +112,7 @@ class Lane:
             backlog=self._backlog,
             pump=self.pump,
         )
-        self.offer = self._gathering.offer
+        self.offer, self.has_room = self._gathering.offer, self._gathering.has_room
 
     def _items_held(self) -> int:
         items = self._held.items()

@@ -45,6 +45,8 @@ class LaneBooks:
         self.log = LaneLog(f"{name}/{signal}")
         self.refusals = Refusals()
         self.remove: Callable[[Stored], None] | None = None
+        # Hears of lines of the spool that were received just now.
+        self.tell_found: Callable[[int], None] | None = None
         self._at = (name, str(signal))
         self._signal = signal
         self._done = done
@@ -112,6 +114,8 @@ class LaneBooks:
     def found(self, items: int) -> None:
         """Lines that an earlier process spooled."""
         self.account.received += items
+        if self.tell_found is not None:
+            self.tell_found(items)
 
     def finish(self, origin: Origin) -> None:
         """Tell whoever has to know that all lines of it are over."""

@@ -83,6 +83,15 @@ class Target:
         """Whether there is a URL for it; else everything offered is blocked."""
         return bool(self._lanes[signal].routes)
 
+    def tell_found(self, told: Callable[[str, int], None]) -> None:
+        """``told(lane, items)`` hears of lines of the spool in the moment in which their lane has received them."""
+        for signal, lane in self._lanes.items():
+            lane.books.tell_found = partial(told, f"{self.name}/{signal}")
+
+    def has_room(self, signal: Signal) -> bool:
+        """Whether its lane has room for what an earlier process left; else it is offered later."""
+        return self._lanes[signal].has_room()
+
     def offered_again(self, payload: Payload) -> None:
         """Count what an earlier process may have sent already, and is now offered once more."""
         self._lanes[payload.signal].books.offered_again(payload)

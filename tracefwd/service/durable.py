@@ -7,33 +7,32 @@
    power (``fsync``: one sync at a time, in a thread, for all who wait).  A disk that refuses costs the promise, not
    the service: answers are then worth what they are in memory, and ``problems`` says so.
 2. Every flush writes what the accounts gained since the last one, so the journal's ledger is exact at each turn.
-3. What a dead worker left is taken over in steps that are entries of our own journal; its folder goes at the end.
+3. What a dead worker left is taken over in steps that are entries of our own journal (``adoption.py``).
 """
 
 import asyncio
 import logging
 import time
-from array import array
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tracefwd import ledger, metrics
+from tracefwd import metrics
 from tracefwd.exporter.repeat_log import RepeatLog
 from tracefwd.exporter.target import Target
-from tracefwd.ledger import Account
 from tracefwd.model import Answer, HeldAnswer, Payload, RedKey, Signal
 from tracefwd.pipeline import Destination, Pipeline
 from tracefwd.service import history
+from tracefwd.service.adoption import Adoption, Estate, read_estate
+from tracefwd.service.books import COPY, LANE, OWN, Books
 from tracefwd.service.lives import Life, Lives
 from tracefwd.settings import Settings
 from tracefwd.spool import frames
 from tracefwd.spool.disk import Disk
 from tracefwd.spool.journal import Journal
 from tracefwd.spool.recovered import Recovered
-from tracefwd.spool.recovery import recover, remove_folder
 from tracefwd.spool.shelf import Shelf
 from tracefwd.spool.store import BatchStore
 
@@ -41,6 +40,8 @@ LOG = logging.getLogger("tracefwd.spool")
 
 # What closing may take when the disk hangs.
 _CLOSE_S = 1.0
+# A look for the dead takes milliseconds; what is not found at the start is found later.
+_LOOK_S_MAX, _LOOK_AGAIN_S = 2.0, 0.02
 
 
 def durability(settings: Settings) -> str:
@@ -86,11 +87,12 @@ class Durable:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._is_flush_due = False
         self._lanes: dict[str, int] = {}
-        self._books: dict[str, tuple[Account, Callable[[], int]]] = {}
-        self._noted: history.Totals = {}
-        self._adopted: list[str] = []
+        self._books = Books("")
+        self._adoption: Adoption | None = None
         self._adopting: asyncio.Task[None] | None = None
-        self._dead: list[tuple[Life, Recovered]] = []
+        self._dead: list[Estate] = []
+        # Folders whose journals wait for a worker that has one.
+        self._left_alone: list[Life] = []
         self._is_closed = False
 
     # Composition
@@ -98,12 +100,12 @@ class Durable:
     @property
     def name(self) -> str:
         """This life's; a successor says it when it has taken over."""
-        return self._life.name if self._level != "memory" else ""
+        return self._life.key if self._level != "memory" else ""
 
     @property
     def adopted(self) -> list[str]:
-        """Lives of which everything is counted here by now."""
-        return self._adopted
+        """Lives of which everything is counted here by now; those of long ago are left out."""
+        return [] if self._adoption is None else [*self._adoption.names]
 
     def shelf(self, lane: str) -> Shelf:
         return self.store.shelf(lane)
@@ -117,15 +119,20 @@ class Durable:
         """A tee is a copy that nobody waits for, and not worth writing everything twice."""
         self._pipeline = pipeline
         self._targets = {target.name: target for target in targets if target.role != "tee"}
+        self._books = Books(f"{pipeline.primary.name}/{Signal.SPANS}")
         for name, account in pipeline.accounts.items():
-            self._books[name] = account, lambda: 0
-        for target in self._targets.values():
+            self._books.add(name, account, OWN)
+        for target in targets:
             for signal, account in target.accounts.items():
                 lane = f"{target.name}/{signal}"
-                shelf = self.store.shelf(lane)
-                self._books[lane] = account, partial(getattr, shelf, "items")
-                self._lanes[lane] = len(self._lanes)
-        self._noted = self._totals()
+                self._books.add(lane, account, LANE)
+                if target.name in self._targets:
+                    self._lanes[lane] = len(self._lanes)
+            target.tell_found(self._books.found)
+            for name, accounts in target.failover_accounts().items():
+                for signal, account in accounts.items():
+                    self._books.add(f"{name}/{signal}", account, COPY)
+        self._books.begin()
         if self._level != "memory":
             pipeline.journal = self
             if pipeline.red is not None:
@@ -136,40 +143,62 @@ class Durable:
     async def open(self) -> None:
         """Before the targets start: the spool's batches, and the journal."""
         self._log.open(asyncio.get_running_loop())
-        dead = self._lives.dead(self._life)
-        await self.store.open([life.batches for life in dead])
+        dead = await self._find_dead()
         self._dead = await self._read(dead)
+        await self.store.open([life.batches for life in dead])
         if self._level == "memory":
             return
-        next_seq = max([found.next_seq for _, found in self._dead], default=1)
+        assert self._pipeline is not None, "connect comes first"
+        next_seq = max([self.store.seq_next, *(each.found.next_seq for each in self._dead)])
         self._journal = Journal(
             self._life.journal,
             self._disk,
             lanes=[*self._lanes],
-            state=lambda: history.pack(self._noted),
+            state=lambda: history.pack(self._books.noted),
             now=time.monotonic,
             bytes_max=self._settings.bytes_max,
-            recovered=Recovered(
-                self._life.journal, next_seq=max(next_seq, self.store.seq_next), disk=self._disk
-            ),
+            recovered=Recovered(self._life.journal, next_seq=next_seq, disk=self._disk),
             fsync=self._level == "fsync",
-            red=self._pipeline is not None and self._pipeline.red is not None,
+            red=self._pipeline.red is not None,
+        )
+        self._adoption = Adoption(
+            self._lives,
+            self._journal,
+            self._books,
+            self._pipeline,
+            self._targets,
+            self._lanes,
+            flush=self._flush,
+            sync=self._survives,
         )
         if not self._journal.start():
             LOG.error("the journal in %s cannot be written: answers promise only memory", self.name)
+        await self._adoption.take_histories(self._dead)
 
     async def recover(self) -> None:
-        """Take over what the dead left; the targets have started."""
+        """Take over what the dead left; the targets have started.  Lines follow as their lanes have room."""
         dead, self._dead = self._dead, []
-        await self._adopt(dead)
+        if self._adoption is None:
+            self._leave_alone(dead)
+        else:
+            await self._adoption.take_rest(dead)
+        self._lives.clear()
 
     def each_second(self) -> None:
         """A predecessor that took leave while we lived has left something, too."""
-        if self._journal is not None:
+        if self._life.lock < 0:
+            self._lives.bear(self._life)
+        if self._adoption is not None:
             self._want_flush()
-        is_free = self._adopting is None or self._adopting.done()
-        if is_free and (dead := self._lives.dead(self._life)):
-            self._adopting = asyncio.create_task(self._adopt_late(dead), name="adoption")
+            self._adoption.each_second()
+            if self._level == "fsync" and not self._is_closed:
+                self._sync(idle=True)
+        if self._adopting is not None and self._adopting.done():
+            # A failure here is one of ours, and ends the worker like that of any other task.
+            self._adopting.result()
+            self._adopting = None
+        if self._adopting is None and not self._is_closed and (dead := self._dead_now()):
+            self._adopting = asyncio.create_task(self._take_late(dead), name="late adoption")
 
     async def close(self) -> None:
         """After the targets' drain: what is not delivered is found by whoever comes next."""
@@ -177,6 +206,8 @@ class Durable:
         if self._adopting is not None:
             self._adopting.cancel()
             await asyncio.wait({self._adopting})
+        if self._adoption is not None:
+            await self._adoption.stop()
         await self.store.close(_CLOSE_S)
         if self._journal is not None:
             self._flush()
@@ -184,7 +215,8 @@ class Durable:
             await asyncio.wait({closing}, timeout=_CLOSE_S)
         self._thread.shutdown(wait=False, cancel_futures=True)
         self._release(self._turn + self._unsynced)
-        self._lives.release(self._life)
+        for life in (self._life, *self._left_alone, *(each.life for each in self._dead)):
+            self._lives.release(life)
         self._log.close()
 
     # The pipeline's side
@@ -232,9 +264,12 @@ class Durable:
 
     def _done(self, lane: str, first: int, last: int, outcome: dict[str, Any]) -> None:
         """What became of the lines is in the accounts; the journal need only know that they are over."""
-        if self._journal is not None and first and lane in self._lanes:
+        if self._journal is None:
+            return
+        if first and lane in self._lanes:
             self._journal.done(self._lanes[lane], first, last, b"")
-            self._want_flush()
+        # Also for a batch of the spool, whose file goes in the next turn: by then the accounts are written.
+        self._want_flush()
 
     # Putting down
 
@@ -243,14 +278,15 @@ class Durable:
             self._is_flush_due = True
             asyncio.get_running_loop().call_soon(self._flush)
 
-    def _flush(self) -> None:
+    def _flush(self) -> bool:
+        """Put down the turn; whether it is on disk."""
         self._is_flush_due = False
         journal = self._journal
         if journal is None:
-            return
-        now = self._totals()
-        if gained := history.gains(now, self._noted):
-            self._noted = now
+            return False
+        if self._life.lock < 0:
+            self._lives.bear(self._life)
+        if gained := self._books.gained():
             journal.entry(history.pack(gained), (), None, time.time_ns() // 1_000_000_000)
         is_durable = journal.flush()
         turn, self._turn = self._turn, []
@@ -259,9 +295,18 @@ class Durable:
             self._sync()
         else:
             self._release(turn)
+        return is_durable
 
-    def _sync(self) -> None:
-        if self._syncing or not self._unsynced or self._journal is None:
+    async def _survives(self) -> bool:
+        """Everything that was put down up to now survives whatever the level says."""
+        assert self._journal is not None
+        if self._level != "fsync":
+            return True
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._journal.sync)
+
+    def _sync(self, *, idle: bool = False) -> None:
+        """For answers that wait; ``idle``: for the segments that may go only then."""
+        if self._syncing or self._journal is None or not (self._unsynced or idle):
             return
         self._syncing = True
         waiting, self._unsynced = self._unsynced, []
@@ -280,143 +325,44 @@ class Durable:
         for held, answer in answers:
             held.release(answer)
 
-    def _totals(self) -> history.Totals:
-        return {
-            name: history.totals_of(account, spooled())
-            for name, (account, spooled) in self._books.items()
-        }
-
     # Taking over
 
-    async def _read(self, dead: list[Life]) -> list[tuple[Life, Recovered]]:
-        loop, lanes = asyncio.get_running_loop(), [*self._lanes]
-        return [
-            (life, await loop.run_in_executor(None, recover, life.journal, self._disk, lanes))
-            for life in dead
-        ]
+    async def _find_dead(self) -> list[Life]:
+        """At the start, when another worker that starts may be looking, too."""
+        give_up_at = time.monotonic() + _LOOK_S_MAX
+        while (found := self._dead_now()) is None and time.monotonic() < give_up_at:  # noqa: ASYNC110 - a lock has no event
+            await asyncio.sleep(_LOOK_AGAIN_S)
+        return found or []
 
-    async def _adopt_late(self, dead: list[Life]) -> None:
-        await self.store.take_over([life.batches for life in dead])
-        await self._adopt(await self._read(dead))
+    def _dead_now(self) -> list[Life] | None:
+        try:
+            return self._lives.dead(self._life)
+        except OSError as error:
+            self._log.note("lives", logging.ERROR, 1, f"the spool's folder cannot be read: {error}")
+            return None
 
-    async def _adopt(self, found: list[tuple[Life, Recovered]]) -> None:
-        journal = self._journal
-        if journal is None:
-            # Their journals wait for a worker that has one.
-            for life, _ in found:
-                self._lives.release(life)
-            return
-        # How far one dead life had come with taking over another one.
-        steps: dict[str, int] = {}
-        for _, each in found:
-            for name, step in each.adopted.items():
-                steps[name] = max(step, steps.get(name, step))
-        for life, each in found:
-            self._adopt_one(journal, life, each, steps.get(each.origin, -1))
+    async def _read(self, dead: Sequence[Life]) -> list[Estate]:
+        loop = asyncio.get_running_loop()
+        read = partial(read_estate, disk=self._disk, lanes=[*self._lanes])
+        return [await loop.run_in_executor(None, read, life) for life in dead]
 
-    def _adopt_one(self, journal: Journal, life: Life, found: Recovered, step: int) -> None:
-        """In one turn of the loop, so that no read of the ledger sees half of it; a lane's queue bounds how much."""
-        if step < 0 and not found.is_empty:
-            outstanding: dict[str, int] = {}
-            for line in found.outstanding():
-                outstanding[line.lane] = outstanding.get(line.lane, 0) + line.items
-            self._adopt_history(journal, found, outstanding)
-            if outstanding:
-                LOG.info("%s left %s", life.name, outstanding)
-        for unit in found.units(max(step, 0)):
-            self._adopt_unit(journal, found.origin, unit)
-        self._adopted.append(life.name)
-        self._flush()
-        if journal.degraded:
-            # Its folder is all that there is of it on disk.
-            LOG.error("%s was taken over in memory only; its folder stays", life.name)
-            return
-        if remove_folder(found) and self._lives.remove(life):
-            journal.adoption_ended(found.origin)
+    async def _take_late(self, dead: Sequence[Life]) -> None:
+        estates = await self._read(dead)
+        batches = [life.batches for life in dead]
+        if self._adoption is None:
+            await self.store.take_over(batches)
+            self._leave_alone(estates)
+        else:
+            await self._adoption.take_histories(estates)
+            await self.store.take_over(batches)
+            await self._adoption.take_rest(estates)
 
-    def _adopt_history(
-        self, journal: Journal, found: Recovered, outstanding: dict[str, int]
-    ) -> None:
-        """Step 0: the dead worker's accounts, without what comes again."""
-        total, unread = history.fold(found.state, found.counts)
-        if unread or found.damage.lost_bytes or found.damage.files:
-            LOG.error(
-                "the journal of %s is damaged (%d bytes in %d frames, %d files unreadable): "
-                "its counts may be short",
-                found.folder.parent.name,
-                found.damage.lost_bytes,
-                found.damage.frames,
-                found.damage.files,
-            )
-        gained: history.Totals = {
-            lane: history.settled(total.get(lane, {}), outstanding.get(lane, 0))
-            for lane in self._lanes
-            if lane in total
-        }
-        assert self._pipeline is not None
-        kept = gained.get(f"{self._pipeline.primary.name}/{Signal.SPANS}", {}).get("received", 0)
-        for name in self._pipeline.accounts:
-            passed = kept if name == Signal.SPANS.value else 0
-            gained[name] = history.passed_on(total.get(name, {}), passed)
-        for name, part in gained.items():
-            history.restore(self._books[name][0], part)
-        origin = frames.Origin(found.origin, 0)
-        self._step(journal, origin, gained, (), None, int(time.time()))
-
-    def _adopt_unit(self, journal: Journal, name: str, unit: Any) -> None:
-        assert self._pipeline is not None
-        offers: list[tuple[Target, Payload]] = []
-        gained: history.Totals = {}
-        for lane, items, data in unit.payloads:
-            target = self._target_of(lane)
-            signal = Signal(lane.rpartition("/")[2])
-            offers.append((target, Payload(signal, data, items)))
-            books = [f"{target.name}/{signal}"]
-            if target is self._pipeline.primary and signal is Signal.SPANS:
-                books.append(signal.value)
-            for book in books:
-                ledger.add(gained, {book: {"received": items}})
-        red = self._pipeline.red
-        facts: list[int] = []
-        now_s = int(time.time())
-        for fact in unit.facts if red is not None else ():
-            now_s = fact.now_s
-            assert red is not None
-            facts += red.restore(
-                fact.key, error=fact.error, duration_us=fact.duration_us, now_s=now_s
-            )
-        payloads = [
-            (self._lanes[f"{target.name}/{payload.signal}"], payload.items, payload.data)
-            for target, payload in offers
-        ]
-        origin = frames.Origin(name, unit.step)
-        seq = self._step(journal, origin, gained, payloads, facts or None, now_s)
-        for target, payload in offers:
-            # Whether the dead worker had sent it already nobody knows.
-            target.offered_again(payload)
-            self._pipeline.offer_again(target, payload, seq)
-
-    def _step(
-        self,
-        journal: Journal,
-        origin: frames.Origin,
-        gained: history.Totals,
-        payloads: Sequence[tuple[int, int, bytes]],
-        facts: Sequence[int] | None,
-        now_s: int,
-    ) -> int:
-        """One step, with what the accounts gain by it, so that a flush does not write that again."""
-        ledger.add(self._noted, gained)
-        self._want_flush()
-        packed = array("Q", facts) if facts else None
-        return journal.adopt(origin, history.pack(gained), payloads, packed, now_s)
-
-    def _target_of(self, lane: str) -> Target:
-        """A target that is configured no longer leaves its lines to the primary."""
-        assert self._pipeline is not None
-        name = lane.rpartition("/")[0]
-        primary = self._targets[self._pipeline.primary.name]
-        return self._targets.get(name, primary)
+    def _leave_alone(self, estates: Sequence[Estate]) -> None:
+        for life, found in ((estate.life, estate.found) for estate in estates):
+            if not found.is_empty:
+                LOG.warning("%s waits for a worker with a journal (spool.durability)", life.journal)
+            if not found.is_empty or not self._lives.remove(life):
+                self._left_alone.append(life)
 
     # What is seen from outside
 

@@ -1,7 +1,7 @@
 """What the accounts of a dead worker come to, worked out from its journal.
 
 Totals and gains have one shape: by account (``ledger`` section names for the pipeline's own, TARGET/SIGNAL for a lane)
-the counts of ``ledger.Account``, without what is held, and ``spooled``: how many lines of a lane rest in the spool.
+the counts of ``ledger.Account``, without what is held.
 The journal has whole totals now and then, and gains between.  Pure.
 """
 
@@ -25,7 +25,7 @@ def pack(totals: Mapping[str, Any]) -> bytes:
     return _encode(totals) if totals else b""
 
 
-def totals_of(account: Account, spooled: int = 0) -> dict[str, Any]:
+def totals_of(account: Account) -> dict[str, Any]:
     return {
         "received": account.received,
         "delivered": account.delivered,
@@ -33,7 +33,6 @@ def totals_of(account: Account, spooled: int = 0) -> dict[str, Any]:
         "blocked": account.blocked,
         "rejected": {**account.rejected},
         "dropped": {**account.dropped},
-        "spooled": spooled,
     }
 
 
@@ -66,26 +65,41 @@ def fold(state: bytes | None, counts: Mapping[bytes, int]) -> tuple[Totals, int]
     return total, unread
 
 
-def settled(lane: Mapping[str, Any], outstanding: int) -> dict[str, Any]:
-    """A lane's totals without what will be received again: ``outstanding`` lines, and what the spool has.
+def settled(lane: Mapping[str, Any], outstanding: int, spooled: int = 0) -> dict[str, Any]:
+    """A lane's totals without the ``outstanding`` lines, which will be received again; ``spooled`` ones will not.
 
-    What was held and is in neither place was lost in the crash.
+    What was held and is in neither place was lost in the crash.  What is counted as gone and comes again all the same
+    (a part of a batch that was over, while the whole was not) is received once, so it is gone no more.
     """
-    gone = _gone(lane)
-    lost = lane.get("received", 0) - gone - outstanding - lane.get("spooled", 0)
     found = {name: lane.get(name, 0) for name in _STATES}
     found |= {name: dict(lane.get(name, {})) for name in _BY_REASON}
+    lost = lane.get("received", 0) - _gone(lane) - outstanding - spooled
     if lost > 0:
         found["dropped"]["crash"] = found["dropped"].get("crash", 0) + lost
-        gone += lost
-    return {"received": gone, **found, "spooled": 0}
+    else:
+        _take_back(found, -lost)
+    return {"received": _gone(found) + spooled, **found}
+
+
+def _take_back(found: dict[str, Any], items: int) -> None:
+    for part in (found, found["rejected"], found["dropped"]):
+        for name in [name for name, value in part.items() if isinstance(value, int)]:
+            less = min(items, part[name])
+            part[name] -= less
+            items -= less
 
 
 def passed_on(own: Mapping[str, Any], kept: int) -> dict[str, Any]:
     """The pipeline's own totals when so many of what it received went on to the lane that it is balanced with."""
     found = {name: own.get(name, 0) for name in _STATES}
     found |= {name: dict(own.get(name, {})) for name in _BY_REASON}
-    return {"received": _gone(own) + kept, **found, "spooled": 0}
+    return {"received": _gone(own) + kept, **found}
+
+
+def held_of(part: Mapping[str, Any]) -> int:
+    """What was received and is not gone."""
+    received: int = part.get("received", 0)
+    return max(0, received - _gone(part))
 
 
 def restore(account: Account, part: Mapping[str, Any]) -> None:

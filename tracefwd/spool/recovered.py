@@ -95,11 +95,6 @@ class Recovered:
         pending = set(self.pending.lanes())
         return [name for name, lane_id in self.lane_ids.items() if lane_id in pending]
 
-    @property
-    def origin(self) -> str:
-        """A name for this folder's content, the same until it is removed; for ``Journal.adopt``."""
-        return f"{self.folder.parent.name}:{self.next_seq}"
-
     def outstanding(self) -> Iterator[Outstanding]:
         """Lines in the order in which they came.  What a lane is done with meanwhile is left out."""
         names = {lane_id: name for name, lane_id in self.lane_ids.items()}
@@ -146,6 +141,11 @@ class Recovered:
 
         Step 0 is the account of it all and the adopter's to make.
         """
+        yield from self.line_units(after)
+        yield from self.fact_units(after)
+
+    def line_units(self, after: int) -> Iterator[Unit]:
+        """Of these, the entries' lines; the steps are the entries' seqs."""
         payloads: list[tuple[str, int, bytes]] = []
         seq = 0
         for lane, next_seq, items, data in self.outstanding():
@@ -156,6 +156,9 @@ class Recovered:
             payloads.append((lane, items, data))
         if payloads and seq > after:
             yield Unit(seq, payloads, [])
+
+    def fact_units(self, after: int) -> Iterator[Unit]:
+        """Of these, the facts, which come last."""
         for facts_seq, facts in self._facts_by_frame():
             step = _FACTS_STEP + facts_seq
             if facts and step > after:

@@ -43,21 +43,6 @@ def recover(folder: Path, disk: Disk, lanes: Iterable[str] = ()) -> Recovered:
     return found
 
 
-def remove_folder(found: Recovered) -> bool:
-    """Remove the journal of a slot that is no more, once all of it was adopted; False if something is left.
-
-    The oldest goes first, so that what is left after a crash is a journal.
-    """
-    disk = found.disk
-    try:
-        for segment in [*found.data_segments, *found.red_segments]:
-            disk.remove(segment.path)
-        disk.remove_folder(found.folder)
-    except OSError:
-        return False
-    return True
-
-
 class _RedFold:
     """The RED log but for its facts: marks, drains, sweeps."""
 

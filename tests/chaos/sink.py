@@ -1,0 +1,187 @@
+"""A Wavefront for the chaos run, proxy and direct ingestion in one: it knows every span, and misbehaves when told to.
+
+It shares no code with tracefwd.  What it takes it remembers by request: which spans, how much RED, and whether and when
+the sender was told, because only what the sender may not have heard of may come again.
+"""
+
+import asyncio
+import gzip
+import re
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from random import Random
+from typing import Self
+
+from tests.chaos import truth
+
+# How a request ends.  TAKEN_*: its lines count, whatever the sender learns.
+OK, RESET, TAKEN_RESET, BUSY, SLOW_DOWN, TOO_LARGE, DENIED, HOLE, TAKEN_HOLE, DRIP = MODES = (
+    "ok",
+    "reset",
+    "taken, then reset",
+    "503",
+    "429",
+    "413",
+    "401",
+    "black hole",
+    "taken by a black hole",
+    "drip",
+)
+_STATUS = {BUSY: 503, SLOW_DOWN: 429, TOO_LARGE: 413, DENIED: 401}
+# A single line that is too large is rejected for good, and rightly: fewer lines than these pass.
+TOO_LARGE_LINES = 8
+_DRIP_S = 0.02
+_HEAD_BYTES_MAX = 64 * 1024
+
+_SPAN = re.compile(rb' spanId="?([0-9a-f-]{36})"? ')
+_DELTA = re.compile(
+    rb'"(?:\xe2\x88\x86|\xce\x94)[^"]*\.op-(\d+)\.(invocation|error)\.count" ([0-9.]+) '
+)
+_DISTRIBUTION = re.compile(rb'!M \d+ ((?:#\d+ [0-9.eE+-]+ )+)"[^"]*\.op-(\d+)\.[^"]*"')
+_COUNTS = re.compile(rb"#(\d+) ")
+
+
+@dataclass
+class Taken:
+    """One request's lines.  ``answered_at`` (monotonic seconds): all of a 2xx was written; None: never."""
+
+    answered_at: float | None = None
+    spans: list[int] = field(default_factory=list)
+    # By series.
+    invocations: Counter[int] = field(default_factory=Counter)
+    errors: Counter[int] = field(default_factory=Counter)
+    durations: Counter[int] = field(default_factory=Counter)
+
+    @property
+    def has_red(self) -> bool:
+        return bool(self.invocations or self.errors or self.durations)
+
+
+class Sink:
+    """``async with Sink(random) as sink``; ``faults`` are modes to choose from, none: all is well."""
+
+    def __init__(self, random: Random) -> None:
+        self.port = 0
+        self.faults: tuple[str, ...] = ()
+        # How many of the requests fare badly while there are faults.
+        self.share = 1.0
+        self.used: Counter[str] = Counter()
+        self.requests: list[Taken] = []
+        # A span's first request, and for those that came again all others.
+        self.first: dict[int, int] = {}
+        self.again: list[tuple[int, int]] = []
+        self.unread: list[bytes] = []
+        self._random = random
+        self._server: asyncio.Server | None = None
+        self._calm = asyncio.Event()
+        self._calm.set()
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=2**20)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        self.calm()
+        self._server.close()
+        for writer in list(self._writers):
+            writer.transport.abort()
+        await self._server.wait_closed()
+
+    def trouble(self, faults: tuple[str, ...], share: float = 1.0) -> None:
+        self.faults, self.share = faults, share
+        self._calm.clear()
+
+    def calm(self) -> None:
+        """All is well again; what a black hole has swallowed is never answered."""
+        self.faults = ()
+        self._calm.set()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        try:
+            while await self._request(reader, writer):
+                pass
+        except (OSError, asyncio.IncompleteReadError):
+            # The sender went away, or was killed.
+            pass
+        finally:
+            self._writers.discard(writer)
+            writer.transport.abort()
+
+    async def _request(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        head = await reader.readuntil(b"\r\n\r\n")
+        headers = {
+            name.strip().lower(): value.strip()
+            for name, _, value in (line.partition(b":") for line in head.split(b"\r\n")[1:-2])
+        }
+        mode = OK
+        if self.faults and self._random.random() < self.share:
+            mode = self._random.choice(self.faults)
+        if mode == RESET:
+            self.used[mode] += 1
+            return False
+        body = await _body(reader, headers)
+        if headers.get(b"content-encoding") == b"gzip":
+            body = gzip.decompress(body)
+        if mode == TOO_LARGE and body.count(b"\n") < TOO_LARGE_LINES:
+            mode = OK
+        self.used[mode] += 1
+        if mode in _STATUS:
+            return await _say(writer, _STATUS[mode])
+        if mode == HOLE:
+            await self._calm.wait()
+            return False
+        taken = self._take(body)
+        if mode == TAKEN_HOLE:
+            await self._calm.wait()
+        if mode in (TAKEN_HOLE, TAKEN_RESET):
+            return False
+        await _say(writer, 202, drips=mode == DRIP)
+        taken.answered_at = time.monotonic()
+        return True
+
+    def _take(self, body: bytes) -> Taken:
+        number = len(self.requests)
+        taken = Taken()
+        self.requests.append(taken)
+        for line in body.split(b"\n"):
+            if not line or line.startswith(b"{") or b"component.heartbeat" in line:
+                continue
+            if match := _SPAN.search(line):
+                span = truth.number_of(int(match[1].replace(b"-", b""), 16))
+                taken.spans.append(span)
+                if self.first.setdefault(span, number) != number or taken.spans.count(span) > 1:
+                    self.again.append((span, number))
+            elif match := _DELTA.match(line):
+                counts = taken.invocations if match[2] == b"invocation" else taken.errors
+                counts[int(match[1])] += int(float(match[3]))
+            elif match := _DISTRIBUTION.match(line):
+                taken.durations[int(match[2])] += sum(map(int, _COUNTS.findall(match[1])))
+            elif b".total_time.millis.count" not in line:
+                self.unread.append(line[:200])
+        return taken
+
+
+async def _body(reader: asyncio.StreamReader, headers: dict[bytes, bytes]) -> bytes:
+    if headers.get(b"transfer-encoding") != b"chunked":
+        return await reader.readexactly(int(headers.get(b"content-length", b"0")))
+    body = b""
+    while size := int((await reader.readuntil(b"\r\n")).partition(b";")[0], 16):
+        body += await reader.readexactly(size)
+        await reader.readexactly(2)
+    await reader.readuntil(b"\r\n")
+    return body
+
+
+async def _say(writer: asyncio.StreamWriter, status: int, *, drips: bool = False) -> bool:
+    answer = b"HTTP/1.1 %d chaos\r\nContent-Length: 0\r\n\r\n" % status
+    for start in range(0, len(answer), 4) if drips else (0,):
+        writer.write(answer[start : start + 4] if drips else answer)
+        await writer.drain()
+        if drips:
+            await asyncio.sleep(_DRIP_S)
+    return True
