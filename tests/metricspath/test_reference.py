@@ -228,3 +228,19 @@ def test_an_openmetrics_body_without_its_end_says_so() -> None:
     cut = OPENMETRICS.removesuffix("# EOF\n")
     assert not scrape(cut, content_type="application/openmetrics-text").scrape.has_ended
     assert scrape(cut).scrape.has_ended
+
+
+@pytest.mark.parametrize("end", ["# EOF", "# EOF\r\n"])
+def test_an_openmetrics_body_may_end_with_its_mark(end: str) -> None:
+    result = scrape(f"a 1\n{end}", content_type="application/openmetrics-text")
+    assert result.scrape.has_ended
+    assert (result.counts.points, result.counts.bad_lines) == (1, {})
+
+
+@pytest.mark.parametrize("rest", ["b 12", "# EO", "# EOFF", "# HELP EOF"])
+def test_the_unfinished_line_of_an_openmetrics_body_without_its_mark_is_thrown_away(
+    rest: str,
+) -> None:
+    result = scrape(f"a 1\n{rest}", content_type="application/openmetrics-text")
+    assert not result.scrape.has_ended
+    assert (result.counts.points, result.counts.bad_lines) == (1, {"cut_off": 1})

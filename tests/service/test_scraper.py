@@ -191,6 +191,23 @@ async def test_a_body_that_ends_early_has_sent_its_lines_and_has_failed(ending: 
     assert value(loop, "points_total") == 2
 
 
+@pytest.mark.parametrize(("end", "result"), [(b"", "truncated"), (b"# EOF\n", "ok")])
+async def test_an_openmetrics_body_without_its_end_is_a_failed_scrape(
+    end: bytes, result: str
+) -> None:
+    sink = Sink()
+    body = answer(
+        exposition("one 1", "two 2") + end,
+        content_type="application/openmetrics-text; version=1.0.0",
+    )
+    async with exporter(body) as server:
+        loop = await once(make_loop(server.url, sink))
+    assert [line.split('"')[1] for line in sink.lines] == ["one.value", "two.value"]
+    assert value(loop, "up") == int(result == "ok")
+    assert value(loop, "scrapes_total", result) == 1
+    assert ("# EOF" in loop.trouble) == (result != "ok")
+
+
 async def test_a_vanished_series_stops() -> None:
     sink = Sink()
     bodies = [exposition("a 1", "b 1"), exposition("b 2"), exposition("a 3", "b 3")]

@@ -10,7 +10,7 @@
     payloads = scrape.finish(complete=True)  # once; False: the body ended early
     scrape.counts  # Counts: bytes, samples, points, families, dropped, bad_lines, repairs, ...
     scrape.truncated  # the body's last line was thrown away
-    scrape.has_ended  # False: an OpenMetrics body without its # EOF, which ended early whatever HTTP says
+    scrape.has_ended  # after finish; False: an OpenMetrics body without its # EOF, which ended early whatever HTTP says
     translation.report()  # Report: allow-listed but never seen, came but not sent
 
 ``feed`` and ``finish`` return ``list[Payload]`` of ``Signal.POINTS`` (and, with ``convertHistograms``, of

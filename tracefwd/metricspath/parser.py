@@ -90,9 +90,13 @@ class LineSplitter:
         if not rest:
             return []
         if not complete:
-            self._count("cut_off")
+            self.cut_off()
             return []
         return self._decode(rest)
+
+    def cut_off(self) -> None:
+        """The body's last line is thrown away."""
+        self._count("cut_off")
 
     def _hold(self, rest: bytes) -> None:
         if self._is_skipping or not rest:

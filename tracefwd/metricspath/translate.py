@@ -90,8 +90,16 @@ class Scrape:
         return [*self._points.take(), *self._distributions.take()]
 
     def finish(self, complete: bool) -> list[Payload]:
-        """The body has ended, as it should (``complete``) or early; call it once, also after a failure."""
-        self._read(self._splitter.finish(complete=complete))
+        """The body has ended, as it should (``complete``) or early; call it once, also after a failure.
+
+        An OpenMetrics body without its ``# EOF`` has ended early, however well it came.
+        """
+        last = self._splitter.finish(complete=complete)
+        if self._is_openmetrics and not self._has_ended and last and not _is_end(last[-1]):
+            self._splitter.cut_off()
+            last = []
+        self._read(last)
+        complete = complete and self.has_ended
         self.truncated = "cut_off" in self._splitter.bad
         for reason, number in self._splitter.bad.items():
             count(self.counts.bad_lines, reason, number)
@@ -349,6 +357,11 @@ class Scrape:
             line = f"!M {int(self._now_s)} {shown} {plan.wire}{end}\n"
             self._distributions.add_lines([line])
             self.counts.distributions += 1
+
+
+def _is_end(line: str) -> bool:
+    comment = read_comment(line)
+    return comment is not None and comment.keyword == "EOF"
 
 
 def _is_denied(block: str, needles: Sequence[str]) -> bool:

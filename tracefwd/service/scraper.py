@@ -58,6 +58,8 @@ class Scrape(Protocol):
 
     @property
     def counts(self) -> Counts: ...
+    @property
+    def has_ended(self) -> bool: ...
     def feed(self, chunk: bytes) -> list[Payload]: ...
     def finish(self, *, complete: bool) -> list[Payload]: ...
 
@@ -157,6 +159,8 @@ class SourceLoop:
             for body in bodies:
                 self._offer(body.finish(complete=whole))
                 self._add(body.counts)
+        if not all(body.has_ended for body in bodies):
+            raise ScrapeFailed("truncated", "the OpenMetrics body has no # EOF at its end")
         if not any(body.counts.samples for body in bodies):
             raise ScrapeFailed(EMPTY, "the body has no sample; does match[] select anything?")
 
