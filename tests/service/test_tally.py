@@ -82,6 +82,28 @@ class TestTally:
         dropped = tally.samples()["tracefwd_exporter_dropped_items_total"]
         assert dropped[("primary", "spans", "crash")] == 2
 
+    def test_what_rests_in_a_dead_workers_spool_stays_held_until_its_heir_speaks(self) -> None:
+        tally = Tally()
+        before = snapshot(3, 5)
+        before.samples.append(("tracefwd_spool_items", ("primary", "points"), 4))
+        before.samples.append(("tracefwd_spool_items", ("primary", "spans"), 1))
+        before.samples.append(("tracefwd_spool_items", ("gone", "spans"), 9))
+        tally.update(ONE, before)
+        assert tally.retire(ONE) == 5 - 1
+        whole = tally.ledger()
+        assert whole["points"]["held"] == whole["targets"]["primary"]["points"]["held"] == 4
+        assert whole["points"]["dropped"] == {"crash": 5 + 2 - 4}
+        assert (whole["held"], whole["dropped"]) == (1, {"crash": 4})
+        assert {ledger.imbalance(part) for part in sections(whole).values()} == {0}
+        dropped = tally.samples()["tracefwd_exporter_dropped_items_total"]
+        assert dropped[("primary", "points", "crash")] == 5 + 2 - 4
+        tally.update(OTHER, snapshot(0, 0))
+        assert tally.ledger()["points"]["held"] == 4 + 2, "another slot's worker is no heir"
+        # The heir has found them, and counts them as received.
+        tally.update(HEIR, snapshot(0, 4))
+        assert tally.ledger()["points"]["held"] == 2 + 4 + 2
+        assert {ledger.imbalance(part) for part in sections(tally.ledger()).values()} == {0}
+
     def test_a_dead_workers_counters_stay_and_its_gauges_go(self) -> None:
         tally = Tally()
         tally.update(ONE, snapshot(3, 2))

@@ -1,6 +1,6 @@
 """What the scraper's process is made of: ``worker.py`` runs ``compose`` there instead of its own.
 
-Targets are the workers' (lanes, queues, failovers and all), with accounts of this process.
+Targets are the workers' (lanes, queues, failovers, spool and all), with accounts of this process.
 """
 
 import logging
@@ -14,6 +14,7 @@ from tracefwd.processor.ruled_points import RuledPoints
 from tracefwd.service.rules_watch import RulesWatch
 from tracefwd.service.scrape_client import ScrapeClient
 from tracefwd.service.scraper import PointOutlets, Scraper, SourceLoop
+from tracefwd.service.scraper_spool import ScraperSpool
 from tracefwd.service.source_checks import source_name
 from tracefwd.service.worker_parts import Parts, make_targets
 from tracefwd.settings import PrometheusSourceSettings, Settings
@@ -22,7 +23,8 @@ LOG = logging.getLogger(__name__)
 
 
 def compose(settings: Settings, slot: int = 0) -> Parts:
-    targets = [target for _, target in make_targets(settings)]
+    spool = ScraperSpool(settings.spool) if settings.spool.folder else None
+    targets = [target for _, target in make_targets(settings, spool)]
     for source in settings.prometheus_sources:
         if _tells_everybody(source):
             LOG.warning("source %s: its credentials go out in clear text", source_name(source))
@@ -46,6 +48,7 @@ def compose(settings: Settings, slot: int = 0) -> Parts:
         receiver=None,
         targets=targets,
         each_second=RulesWatch(settings, ruled, load_point_rules).check,
+        journal=spool,
         scraper=Scraper(loops),
     )
 

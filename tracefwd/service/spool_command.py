@@ -19,6 +19,7 @@ from tracefwd.exporter.compress import plain
 from tracefwd.model import Signal, Stored
 from tracefwd.service import logs
 from tracefwd.service.arguments import UsageError
+from tracefwd.service.scraper_spool import FOLDER as SCRAPER
 from tracefwd.service.units import format_duration, format_size
 from tracefwd.settings import Settings
 from tracefwd.spool.batch_file import BatchFolder, DamagedError, Named, name_of
@@ -52,14 +53,21 @@ class FolderContent:
 
 
 def worker_folders(root: Path) -> list[Path]:
-    """The folders of all workers, dead and alive.  Raises ``StartError`` where there is no spool."""
+    """The folders of all workers and scrapers, dead and alive.  Raises ``StartError`` where there is no spool."""
     try:
         parts = sorted(root.iterdir())
+        if (root / SCRAPER).is_dir():
+            parts += sorted((root / SCRAPER).iterdir())
     except OSError as error:
         raise StartError(
             f"{root}: {error.strerror}: give the folder that spool.folder names (--spool DIR)"
         ) from error
     return [path for path in parts if (path / "batches").is_dir() or (path / "journal").is_dir()]
+
+
+def shown(folder: Path) -> str:
+    """Its name; a scraper's beginning with that of the folder of scrapers."""
+    return f"{SCRAPER}/{folder.name}" if folder.parent.name == SCRAPER else folder.name
 
 
 def is_running(folder: Path, disk: Disk) -> bool:
@@ -112,7 +120,7 @@ def ls(root: Path, *, as_json: bool) -> int:
 
 
 def _content(folder: Path, disk: Disk) -> FolderContent:
-    content = FolderContent(folder.name, is_running(folder, disk))
+    content = FolderContent(shown(folder), is_running(folder, disk))
     now_ms = time.time_ns() // 1_000_000
     for named, stored, problem in _batches(folder, disk):
         if stored is None:
@@ -161,10 +169,10 @@ def verify(root: Path) -> int:
                 _, problem = _read(folder, disk, stored)
             if problem:
                 damaged += 1
-                print(f"{folder.name}/batches/{named.name}: {problem} ({named.items} lines)")
+                print(f"{shown(folder)}/batches/{named.name}: {problem} ({named.items} lines)")
         for problem in _journal_damage(folder, disk):
             damaged += 1
-            print(f"{folder.name}/journal: {problem}")
+            print(f"{shown(folder)}/journal: {problem}")
     print(f"{batches} batches and the journals read, {damaged} damaged")
     return 1 if damaged else 0
 
@@ -216,7 +224,7 @@ def _write(root: Path, place: Callable[[str], BinaryIO | None]) -> int:
             file.write(lines)
             if problem:
                 unread += 1
-                where = f"{folder.name}/batches/{named.name}"
+                where = f"{shown(folder)}/batches/{named.name}"
                 print(f"tracefwd: {where}: {problem} ({named.items} lines)", file=sys.stderr)
         for line in recover(folder / "journal", disk).outstanding():
             file = place(line.lane)
@@ -224,7 +232,7 @@ def _write(root: Path, place: Callable[[str], BinaryIO | None]) -> int:
                 file.write(line.data)
         for problem in _journal_damage(folder, disk):
             unread += 1
-            print(f"tracefwd: {folder.name}/journal: {problem}", file=sys.stderr)
+            print(f"tracefwd: {shown(folder)}/journal: {problem}", file=sys.stderr)
     sys.stdout.buffer.flush()
     return 1 if unread else 0
 
@@ -284,4 +292,4 @@ def _size(path: Path) -> int:
         return 0
 
 
-__all__ = ["is_running", "run", "worker_folders"]
+__all__ = ["is_running", "run", "shown", "worker_folders"]

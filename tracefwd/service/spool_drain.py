@@ -13,7 +13,8 @@ from pathlib import Path
 
 from tracefwd.exporter.target import Target
 from tracefwd.ledger import Account
-from tracefwd.service.spool_command import is_running, worker_folders
+from tracefwd.service.scraper_spool import FOLDER as SCRAPER
+from tracefwd.service.spool_command import is_running, shown, worker_folders
 from tracefwd.service.worker_parts import compose
 from tracefwd.settings import Settings
 from tracefwd.spool.disk import Disk
@@ -26,14 +27,17 @@ _LAST_S = 2.0
 def drain(settings: Settings, root: Path, seconds: float) -> int:
     """0 when nothing is left, 1 otherwise; ``seconds`` bounds how long a target is waited for."""
     disk = Disk()
-    running = [folder.name for folder in worker_folders(root) if is_running(folder, disk)]
+    running = [shown(folder) for folder in worker_folders(root) if is_running(folder, disk)]
     for name in running:
         print(f"tracefwd: {name}: a worker runs on it, left alone", file=sys.stderr)
     # Everything falls to one slot, whatever the number of workers was.
     service = replace(settings.service, workers=1)
     durability = "fsync" if settings.spool.durability == "fsync" else "disk"
-    spool = replace(settings.spool, folder=str(root), durability=durability)
-    left = asyncio.run(_drain(replace(settings, service=service, spool=spool), seconds))
+    left = 0
+    for folder in (root, root / SCRAPER):
+        if folder.is_dir():
+            spool = replace(settings.spool, folder=str(folder), durability=durability)
+            left += asyncio.run(_drain(replace(settings, service=service, spool=spool), seconds))
     return 1 if left or running else 0
 
 

@@ -7,6 +7,8 @@
    came in then are in no count, spans that were delivered then count as dropped.
 4. A worker with a journal leaves its whole ledger there, to the last turn.  Its last snapshot stands in for it until a
    worker says that it has adopted that journal.
+5. Batches in the spool of one without a journal outlive it: they stay held until a successor of its slot speaks, who
+   finds them there and counts them as received.  (Those that were being sent count as dropped, and again as received.)
 
 Pure.
 """
@@ -102,8 +104,11 @@ class Tally:
         self._latest: dict[Life, Snapshot] = {}
         # By journal: the ledgers of the dead that nobody has adopted yet.
         self._left: dict[str, dict[str, Any]] = {}
+        # By slot: what rests in the spools of dead workers without a journal, as held.
+        self._resting: dict[int, dict[str, Any]] = {}
 
     def update(self, life: Life, snapshot: Snapshot) -> None:
+        self._resting.pop(life.slot, None)
         for name in snapshot.adopted:
             self._left.pop(name, None)
         self._latest[life] = snapshot
@@ -129,6 +134,8 @@ class Tally:
         if snapshot.journal:
             self._left[snapshot.journal] = snapshot.ledger
         else:
+            resting = self._resting.setdefault(life.slot, empty_ledger())
+            ledger.add(resting, _take_resting(snapshot))
             lost = snapshot.ledger["held"]
             _crash(snapshot.ledger, samples)
             ledger.add(self._base, snapshot.ledger)
@@ -140,7 +147,7 @@ class Tally:
 
     def ledger(self) -> dict[str, Any]:
         total = empty_ledger()
-        for left in (self._base, *self._left.values()):
+        for left in (self._base, *self._left.values(), *self._resting.values()):
             ledger.add(total, left)
         for snapshot in self._latest.values():
             ledger.add(total, snapshot.ledger)
@@ -168,6 +175,28 @@ def _samples(snapshot: Snapshot, *, counters_only: bool = False) -> metrics.Samp
             continue
         found.setdefault(name, {})[labels] = value
     return found
+
+
+def _take_resting(snapshot: Snapshot) -> dict[str, Any]:
+    """Takes the lines that rest in the worker's spool off its ledger; they become a ledger of their own."""
+    whole, resting = snapshot.ledger, empty_ledger()
+    for name, labels, number in snapshot.samples:
+        if name != "tracefwd_spool_items":
+            continue
+        target, signal = labels
+        part = whole["targets"].get(target, {}).get(signal)
+        if part is None:
+            continue  # no target of ours: nobody counts it as held
+        items = min(int(number), part["held"])
+        own = resting["targets"].setdefault(target, {}).setdefault(signal, ledger.empty_section())
+        # Only the primary has a spool, and it is the primary that the sections beside the targets count for.
+        all_spans = signal == Signal.SPANS.value
+        pairs = [(part, own), (whole, resting) if all_spans else (whole[signal], resting[signal])]
+        for given, taken in pairs:
+            for state in ("received", "held"):
+                given[state] -= items
+                taken[state] += items
+    return resting
 
 
 def _newest_first(samples: list[dict[str, str]]) -> list[dict[str, str]]:

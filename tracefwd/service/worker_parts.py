@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tracefwd.exporter.target import Target
     from tracefwd.service.durable import Durable
     from tracefwd.service.memory import Machine
+    from tracefwd.service.scraper_spool import ScraperSpool
 
 
 class PipelinePart(Protocol):
@@ -126,9 +127,9 @@ Compose = Callable[[Settings, int], Parts]
 
 
 def make_targets(
-    settings: Settings, durable: "Durable | None" = None
+    settings: Settings, spool: "Durable | ScraperSpool | None" = None
 ) -> "list[tuple[TargetSettings, Target]]":
-    """Every target but the failovers, which are their primary's."""
+    """Every target but the failovers, which are their primary's.  A spool without a journal has no ``done``."""
     from tracefwd.exporter.target import Target
 
     exporter = settings.exporter
@@ -142,9 +143,9 @@ def make_targets(
                 # A tee is a copy that nobody waits for: it does not borrow the primary's failovers.
                 failovers=failovers if target.role == "primary" else [],
                 seed=_seed(),
-                shelves=None if durable is None else durable.shelf,
+                shelves=None if spool is None else spool.shelf,
                 spool_after_s=settings.spool.after,
-                done=None if durable is None or target.role == "tee" else durable.done,
+                done=None if spool is None or target.role == "tee" else spool.done,
             ),
         )
         for target in exporter.targets
@@ -154,7 +155,7 @@ def make_targets(
 
 def compose(settings: Settings, slot: int = 0, machine: "Machine | None" = None) -> Parts:
     """The real parts; ``machine`` is where limits of memory are read, the real one by default."""
-    from tracefwd.compose import make_pipeline
+    from tracefwd.compose import load_line_rules, make_pipeline
     from tracefwd.receiver.guard import Guard
     from tracefwd.receiver.http import HttpReceiver
     from tracefwd.receiver.line_port import LinePort
@@ -183,10 +184,16 @@ def compose(settings: Settings, slot: int = 0, machine: "Machine | None" = None)
     if settings.receiver.trace_listen:
         line_port = LinePort(settings.receiver, pipeline, seed=_seed(), guard=guard)
     watch = RulesWatch(settings, pipeline.ruled)
+    line_watch = RulesWatch(settings, pipeline.line_ruled, load_line_rules)
     bare = [target for _, target in targets]
     ports = [receiver] if line_port is None else [receiver, line_port]
     memory = make_memory_watch(settings, pipeline, bare, ports, guard, machine)
-    return Parts(pipeline, receiver, bare, watch.check, line_port, durable, memory=memory)
+
+    def each_second() -> None:
+        watch.check()
+        line_watch.check()
+
+    return Parts(pipeline, receiver, bare, each_second, line_port, durable, memory=memory)
 
 
 def _seed() -> int:
