@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.deploy.parts import DEPLOY, configured, pod, read, written
 from tracefwd import limits, metrics
-from tracefwd.service import tally
+from tracefwd.service import arguments, cli, config, tally
 from tracefwd.settings import AdminSettings
 
 HERE = Path(__file__).parent
@@ -255,3 +256,34 @@ def test_only_tracefwd_s_admin_port_is_scraped(tmp_path: Path) -> None:
     found = targets(written(configured("tracefwd-scrape.yaml", pods), tmp_path), "tracefwd")
     [labels] = [one for one in found if one]
     assert (labels["job"], labels["namespace"], labels["pod"]) == ("tracefwd", "demo", "pod-1")
+
+
+def test_one_replica_scrapes_with_a_configuration_that_holds(tmp_path: Path) -> None:
+    account, deployment = yaml.safe_load_all((DEPLOY / "tracefwd-metrics.yaml").read_text())
+    spec = deployment["spec"]
+    assert (spec["replicas"], spec["strategy"]["type"]) == (1, "Recreate"), "N would scrape N times"
+    pod_spec = spec["template"]["spec"]
+    assert pod_spec["serviceAccountName"] == account["metadata"]["name"]
+    [container] = pod_spec["containers"]
+    environment = {each["name"]: each["value"] for each in container["env"]}
+    # Volumes as they are mounted, with the list that the comment says.
+    (tmp_path / "tracefwd.yaml").write_text((DEPLOY / "filters-current.yaml").read_text())
+    command, *flags = [
+        argument.replace("/etc/tracefwd", str(tmp_path)) for argument in container["args"]
+    ]
+    assert command == "run"
+    parser = arguments.Parser(prog="tracefwd run")
+    arguments.add_run(parser)
+    parsed = parser.parse_args(flags)
+    settings = config.load(parsed.config, environment, cli._flags(parsed)).settings
+    assert settings.service.only == "metrics"
+    assert settings.metrics.cluster == environment["TRACEFWD_METRICS__CLUSTER"]
+    assert settings.prometheus_sources[0].filters.metricAllowList
+    mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
+    assert settings.spool.folder in mounts
+    assert pod_spec["terminationGracePeriodSeconds"] > (
+        settings.service.drain_timeout + settings.service.pre_stop_delay
+    )
+    [port] = container["ports"]
+    assert settings.admin.listen == f"0.0.0.0:{port['containerPort']}"
+    assert container["securityContext"]["readOnlyRootFilesystem"]
