@@ -200,7 +200,12 @@ async def test_the_spool_s_commands_know_the_scraper_s_folder(
     assert f"{FOLDER}/slot-0." in shown
     assert "10 lines" in shown
     assert await asyncio.to_thread(cli.main, ["spool", "verify", *flags]) == 0
+    # What nobody takes stays as the scraper reads it.
+    drain = ["spool", "drain", *flags]
+    assert await asyncio.to_thread(cli.main, [*drain, "--seconds", "0.2"]) == 1
+    assert world.batches() == 1
+    assert not [*(world.root / FOLDER).glob("slot-*/journal/*")]
     async with world.proxy() as proxy:
-        assert await asyncio.to_thread(cli.main, ["spool", "drain", *flags]) == 0
+        assert await asyncio.to_thread(cli.main, drain) == 0
         assert proxy.totals()["points"]["accepted"] == 10
     assert world.batches() == 0

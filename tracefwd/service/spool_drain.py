@@ -34,9 +34,10 @@ def drain(settings: Settings, root: Path, seconds: float) -> int:
     service = replace(settings.service, workers=1)
     durability = "fsync" if settings.spool.durability == "fsync" else "disk"
     left = 0
-    for folder in (root, root / SCRAPER):
+    # The scraper has no journal, and would not read one that it found.
+    for folder, level in ((root, durability), (root / SCRAPER, "memory")):
         if folder.is_dir():
-            spool = replace(settings.spool, folder=str(folder), durability=durability)
+            spool = replace(settings.spool, folder=str(folder), durability=level)
             left += asyncio.run(_drain(replace(settings, service=service, spool=spool), seconds))
     return 1 if left or running else 0
 
