@@ -39,9 +39,15 @@ ELSEWHERE = (
     (
         "mapping.exact",
         (
-            "Off: on the span line ports, too, a cut splits no character, an end in a backslash gets "
-            "a full stop, and a start before September 2001, an impossible duration and an over-long "
-            "source are mended."
+            "Off: half a character in JSON, such as a lone surrogate, becomes U+FFFD (the proxy: "
+            "`?`)."
+        ),
+    ),
+    (
+        "mapping.exact",
+        (
+            "Off: on the span line ports rules with `scope: pointLine` look at the line in a span "
+            "log's `span` (the proxy's `block` and `allow` at the whole JSON)."
         ),
     ),
     (
@@ -72,8 +78,15 @@ ELSEWHERE = (
             "memory grows with them)."
         ),
     ),
+    (
+        "",
+        (
+            "In rules, `$` and backslashes of a value that `{{...}}` fills in are text, a quoted key "
+            "in `{{...}}` is the key, an expression made of a value stops the start, and what cannot "
+            "be applied leaves the span as it is (the proxy: 400 for the batch, or another result)."
+        ),
+    ),
     ("", "Thrift bodies are answered with a 400 that names Thrift (the proxy reads them)."),
-    ("", "Half a character, such as a lone surrogate, becomes U+FFFD (the proxy: `?`)."),
     (
         "",
         (

@@ -1,6 +1,7 @@
 """Span lines through the pipeline: the same rules, sampling and ledger; every section balances."""
 
 import json
+from functools import partial
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from tracefwd.processor.red import RedAggregator
 from tracefwd.processor.ruled import RuledMapper
 from tracefwd.processor.rules import read_rules
 from tracefwd.processor.sampler import make_sampler
+from tracefwd.processor.wavefront_proxy_rules import REPAIRED
 from tracefwd.receiver.decode import make_decode
 from tracefwd.receiver.span_lines import read_lines
 from tracefwd.settings import RedSettings, SamplingSettings
@@ -43,17 +45,18 @@ def log(span: str | None = None, trace: str = FIRST, **more: Any) -> str:
     return json.dumps(members if span is None else {**members, "span": span})
 
 
-def make(*sinks: Sink, rules: bool = False, direct: bool = False, **sampling: Any) -> Pipeline:
+def make(
+    *sinks: Sink, rules: str = "", direct: bool = False, exact: bool = False, **sampling: Any
+) -> Pipeline:
     red = RedSettings()
     ruled = None
     if rules:
-        rule_set = read_rules(RULES, where="rules", exact=False).for_port("30000")
+        rule_set = read_rules(rules, where="rules", exact=exact).for_port("30000")
         ruled = RuledMapper(lambda decoded, now_us: Mapped([]), rule_set, [])
     return Pipeline(
         decode=make_decode(),
         mapper=lambda decoded, now_us: Mapped([]),
-        ruled=ruled,
-        lines=LineParts(read_lines, make_line_check(exact=False)),
+        lines=LineParts(partial(read_lines, exact=exact), make_line_check(REPAIRED), ruled),
         sampler=make_sampler(SamplingSettings(**sampling)),
         red=RedAggregator(red),
         outlets=[(LineWriter(sampled_mark=direct), sinks or [Sink()])],
@@ -142,7 +145,7 @@ def test_logs_are_no_load_for_the_ceiling() -> None:
 
 def test_rules_come_first_and_the_check_sees_what_they_leave() -> None:
     sink = Sink()
-    pipeline = make(sink, rules=True)
+    pipeline = make(sink, rules=RULES)
     long = "n" * 200
     pipeline.ingest_lines(
         body(
@@ -162,6 +165,97 @@ def test_rules_come_first_and_the_check_sees_what_they_leave() -> None:
     assert (shown["blocked"], shown["span_logs"]["blocked"]) == (1, 1)
     assert (shown["received"], shown["rejected"]) == (3, {})
     assert balanced(shown)
+
+
+LINE_RULES = r"""
+'30000':
+- {rule: rename, action: replaceRegex, scope: pointLine, search: '"old"=', replace: '"new"='}
+- {rule: mangle, action: replaceRegex, scope: pointLine, search: '^"break.*', replace: 'no span'}
+- {rule: grow, action: replaceRegex, scope: pointLine, search: 'grow', replace: 'growgrow', iterations: 40}
+- {rule: quiet, action: block, scope: pointLine, match: '.*secret.*'}
+- {rule: named, action: spanBlock, scope: new, match: 'by its new key'}
+"""
+
+
+def line_ruled(sink: Sink, *, exact: bool = False) -> Pipeline:
+    return make(sink, rules=LINE_RULES, exact=exact)
+
+
+def test_line_rules_see_lines_before_they_are_read_and_span_rules_what_they_leave() -> None:
+    sink = Sink()
+    pipeline = line_ruled(sink)
+    pipeline.ingest_lines(
+        body(
+            line(tags='"old"="x"'),
+            line("break"),
+            line("grow"),
+            line(tags='k="a secret"'),
+            # A rule may save what could not be read, and keep out what is none.
+            line(tags='"old"="by its new key"'),
+            "secret garbage",
+        ),
+        "",
+    )
+    first, second = sink.lines(Signal.SPANS)
+    assert '"new"="x"' in first
+    assert second.startswith('"grow"'), "a rule that cannot be applied is left out for this line"
+    shown = pipeline.ledger()
+    assert (shown["received"], shown["blocked"], shown["delivered"]) == (6, 3, 2)
+    assert shown["rejected"] == {"syntax": 1}
+    assert balanced(shown)
+    counts = pipeline.samples()["tracefwd_rules_spans_total"]
+    assert [counts["quiet", key] for key in ("checked", "blocked")] == [6, 2]
+    assert counts["grow", "failed"] == 1
+    assert counts["rename", "applied"] == 2
+
+
+def test_a_span_logs_span_goes_through_the_line_rules() -> None:
+    sink = Sink()
+    pipeline = line_ruled(sink)
+    logs = [
+        log(line("a secret") + "\n", n=1),
+        log(line("open"), n=2, note="a secret"),
+        log(line("break"), n=3),
+        log(line(tags='"old"="by its new key"'), n=4),
+        log(n=5),
+    ]
+    pipeline.ingest_lines(body(*logs), "")
+    assert [json.loads(text)["n"] for text in sink.lines(Signal.SPAN_LOGS)] == [2, 5]
+    shown = pipeline.ledger()["span_logs"]
+    assert (shown["received"], shown["blocked"], shown["rejected"]) == (5, 2, {"syntax": 1})
+    assert balanced(pipeline.ledger())
+
+
+def test_in_exact_mode_what_keeps_lines_out_looks_at_a_span_logs_json() -> None:
+    sink = Sink()
+    line_ruled(sink, exact=True).ingest_lines(body(log(line("open"), n=2, note="a secret")), "")
+    assert sink.lines(Signal.SPAN_LOGS) == []
+
+
+def test_a_line_feed_from_a_rule_stays_within_its_line() -> None:
+    sink = Sink()
+    text = r"""
+'30000':
+- {rule: feed, action: replaceRegex, scope: pointLine, search: 'here', replace: "x\ny"}
+- {rule: add, action: spanAddTag, key: more, value: z}
+"""
+    pipeline = make(sink, rules=text)
+    pipeline.ingest_lines(body(line(tags='"k"="here"')), "")
+    [found] = sink.lines(Signal.SPANS)
+    assert r'"k"="x\ny" "more"="z"' in found
+
+
+def test_exchanged_line_rules_hold_from_the_next_body_on() -> None:
+    sink = Sink()
+    pipeline = line_ruled(sink)
+    assert pipeline.line_ruled is not None
+    pipeline.ingest_lines(body(line("secret")), "")
+    pipeline.line_ruled.exchange(
+        read_rules("'1': []", where="rules", exact=False).for_port("30000")
+    )
+    pipeline.ingest_lines(body(line("secret")), "")
+    assert len(sink.lines(Signal.SPANS)) == 1
+    assert pipeline.samples()["tracefwd_rules_spans_total"]["quiet", "blocked"] == 1
 
 
 def test_a_sampled_out_span_is_not_checked() -> None:
@@ -223,7 +317,9 @@ def test_the_ledger_balances_whatever_comes(
     sampling: dict[str, Any],
 ) -> None:
     sink = Sink()
-    pipeline = make(sink, rules=rules, **sampling)
+    pipeline = make(
+        sink, rules=RULES + LINE_RULES.replace("30000", "1") if rules else "", **sampling
+    )
     total = 0
     for lines in bodies:
         pipeline.ingest_lines("\n".join(lines).encode("utf-8", "surrogateescape"), "")

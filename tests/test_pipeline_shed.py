@@ -13,6 +13,7 @@ from tracefwd.processor.line_check import make_line_check
 from tracefwd.processor.red import RedAggregator
 from tracefwd.processor.sampler import make_sampler
 from tracefwd.processor.shed import Shedder
+from tracefwd.processor.wavefront_proxy_rules import REPAIRED
 from tracefwd.receiver.decode import make_decode
 from tracefwd.receiver.span_lines import read_lines
 from tracefwd.settings import MappingSettings, RedSettings, SamplingSettings
@@ -30,7 +31,7 @@ def make(sink: Sink, rate: float = 1.0) -> Pipeline:
         mapper=make_istio_mapper(MappingSettings(), red),
         sampler=sampler,
         red=RedAggregator(red),
-        lines=LineParts(read_lines, make_line_check(exact=False)),
+        lines=LineParts(read_lines, make_line_check(REPAIRED)),
         shedder=Shedder(None if sampler is None else sampler.reach),
         outlets=[(LineWriter(), [sink])],
         now_us=lambda: NOW_US,

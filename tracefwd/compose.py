@@ -5,6 +5,7 @@ they show exactly what ``run`` would send.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,13 +20,14 @@ from tracefwd.processor.ruled import RuledMapper
 from tracefwd.processor.sampler import SpanSampler, make_sampler
 from tracefwd.processor.shed import Shedder
 from tracefwd.processor.wavefront_proxy import make_wavefront_proxy_mapper
+from tracefwd.processor.wavefront_proxy_rules import chosen_deviations
 from tracefwd.receiver.decode import make_decode
 from tracefwd.receiver.exact import make_exact_decode
 from tracefwd.receiver.span_lines import read_lines
 from tracefwd.settings import Settings, TargetSettings
 
 if TYPE_CHECKING:
-    from tracefwd.processor.rules import RuleSet
+    from tracefwd.processor.rules import RuleSet, RulesFile
 
 # Span logs are taken from here on; below, a JSON line on the trace port counts as a malformed span.
 _SPAN_LOGS_SINCE = (4, 37)
@@ -72,15 +74,32 @@ def load_rules(settings: Settings) -> "RuleSet | None":
 
     The engine is imported only when there are rules.
     """
-    return _rules_for(settings, settings.rules.port or settings.receiver.listen.rpartition(":")[2])
+    file = _rules_file(settings)
+    return None if file is None else file.for_port(_zipkin_port(settings))
+
+
+def load_line_rules(settings: Settings) -> "RuleSet | None":
+    """The same for span lines: their own port's, as in the proxy, or those for Zipkin spans if it names none."""
+    file = _rules_file(settings)
+    if file is None:
+        return None
+    own = settings.rules.trace_port or settings.receiver.trace_listen.rpartition(":")[2]
+    if settings.rules.trace_port or own in file.ports():
+        return file.for_port(own)
+    return file.for_port(_zipkin_port(settings))
 
 
 def load_point_rules(settings: Settings) -> "RuleSet | None":
     """The same for scraped points."""
-    return _rules_for(settings, settings.rules.metrics_port)
+    file = _rules_file(settings)
+    return None if file is None else file.for_port(settings.rules.metrics_port)
 
 
-def _rules_for(settings: Settings, port: str) -> "RuleSet | None":
+def _zipkin_port(settings: Settings) -> str:
+    return settings.rules.port or settings.receiver.listen.rpartition(":")[2]
+
+
+def _rules_file(settings: Settings) -> "RulesFile | None":
     file = settings.rules.file
     if not file:
         return None
@@ -93,7 +112,14 @@ def _rules_for(settings: Settings, port: str) -> "RuleSet | None":
         raise ConfigError(
             [f"rules.file = {file!r}: {reason}; name a readable rules file"]
         ) from error
-    return read_rules(text, where=file, exact=settings.mapping.exact).for_port(port)
+    return read_rules(text, where=file, exact=settings.mapping.exact)
+
+
+def _line_ruled(settings: Settings, mapper: Mapper) -> RuledMapper | None:
+    if not settings.receiver.trace_listen:
+        return None
+    rules = load_line_rules(settings)
+    return None if rules is None else RuledMapper(mapper, rules, ())
 
 
 def make_writer(target: TargetSettings, settings: Settings) -> LineWriter:
@@ -150,7 +176,11 @@ def make_pipeline(
         if key not in outlets:
             outlets[key] = (make_writer(options, settings), [])
         outlets[key][1].append(target)
-    lines = LineParts(read_lines, make_line_check(exact=settings.mapping.exact))
+    lines = LineParts(
+        partial(read_lines, exact=settings.mapping.exact),
+        make_line_check(chosen_deviations(settings.mapping)),
+        _line_ruled(settings, parts.mapper),
+    )
     return Pipeline(
         decode=parts.decode,
         mapper=parts.mapper,

@@ -215,7 +215,8 @@ class Refused(Struct, gc=False):
 class Lines(Struct, gc=False):
     """What a body of span lines and span logs held, in order.
 
-    ``is_text``: whether at least one line is readable as text at all.
+    ``is_text``: whether at least one line is readable as text at all.  ``blocked``, ``logs_blocked``: kept out by rules
+    before they were read.
     """
 
     spans: list[WavefrontSpan]
@@ -225,6 +226,17 @@ class Lines(Struct, gc=False):
     repairs: dict[str, int] = field(default_factory=dict)
     is_text: bool = True
     encoding: Encoding = Encoding.WAVEFRONT
+    blocked: int = 0
+    logs_blocked: int = 0
+
+
+class LineRules(Protocol):
+    """Rules for a line before it is read: the changed line, or None where one of them keeps it out.
+
+    ``judged`` is what they look at for that, if not the changed line.
+    """
+
+    def __call__(self, line: str, judged: str | None = None) -> str | None: ...
 
 
 LineCheck = Callable[[Sequence[WavefrontSpan], int], "Mapped"]

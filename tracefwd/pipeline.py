@@ -29,6 +29,7 @@ from tracefwd.model import (
     Heartbeat,
     HeldAnswer,
     LineCheck,
+    LineRules,
     Lines,
     Mapped,
     Mapper,
@@ -127,10 +128,14 @@ class LinePlan(Struct, gc=False):
 
 
 class LineParts(NamedTuple):
-    """What span lines need instead of a decoder and a mapper; ``check`` comes after rules and sampling."""
+    """What span lines need instead of a decoder and a mapper; ``check`` comes after rules and sampling.
 
-    read: Callable[[bytes], Lines]
+    ``ruled`` has their port's rules; only its ``filter`` is used.
+    """
+
+    read: Callable[[bytes, LineRules | None], Lines]
     check: LineCheck
+    ruled: RuledMapper | None = None
 
 
 class Pipeline:
@@ -290,10 +295,12 @@ class Pipeline:
     def plan_lines(self, body: bytes, now_us: int) -> LinePlan:
         """Like ``plan``; RED is not derived, and the check comes last, as behind the proxy's port."""
         assert self._lines is not None, "there is no port for lines"
-        lines = self._lines.read(body)
-        spans, blocked = lines.spans, 0
-        if self.ruled is not None:
-            spans, blocked = self.ruled.filter(spans, lines.repairs)
+        ruled = self._lines.ruled
+        lines = self._lines.read(body, None if ruled is None else ruled.line_rules)
+        spans, blocked = lines.spans, lines.blocked
+        if ruled is not None:
+            spans, more = ruled.filter(spans, lines.repairs)
+            blocked += more
         kept, sampled_out = spans, None
         if self._sampler is not None:
             kept, sampled_out = self._sampler.sift(spans, now_us)
@@ -311,15 +318,17 @@ class Pipeline:
         payloads = [writer.write(good_spans) for writer in self._writers] if good_spans else []
         shed = len(sampled) - len(kept)
         plan = Plan(decoded, mapped, len(good_spans), sampled_out, payloads, shed)
-        return self._plan_logs(lines, plan, now_us)
+        return self._plan_logs(lines, plan, ruled, now_us)
 
-    def _plan_logs(self, lines: Lines, plan: Plan, now_us: int) -> LinePlan:
+    def _plan_logs(
+        self, lines: Lines, plan: Plan, ruled: RuledMapper | None, now_us: int
+    ) -> LinePlan:
         kept: list[SpanLog] = []
-        blocked = sampled_out = shed = 0
+        blocked, sampled_out, shed = lines.logs_blocked, 0, 0
         for log in lines.logs:
             span = log.span
-            if span is not None and self.ruled is not None:
-                passed, _ = self.ruled.filter([span], {})
+            if span is not None and ruled is not None:
+                passed, _ = ruled.filter([span], {})
                 if not passed:
                     blocked += 1
                     continue
@@ -411,6 +420,11 @@ class Pipeline:
         if target is self._primary and signal is Signal.SPANS:
             self._account.received += items
 
+    @property
+    def line_ruled(self) -> RuledMapper | None:
+        """What holds the rules for span lines; None without such rules."""
+        return None if self._lines is None else self._lines.ruled
+
     # What is seen from outside
 
     def ledger(self) -> dict[str, Any]:
@@ -457,8 +471,9 @@ class Pipeline:
             samples["tracefwd_sampler_sampled_out_spans_total"] = {
                 (k,): v for k, v in self._sampler.counts().items()
             }
-        if self.ruled is not None:
-            samples["tracefwd_rules_spans_total"] = self.ruled.samples()
+        for ruled in (self.ruled, self.line_ruled):
+            if ruled is not None:
+                add_samples(samples, {"tracefwd_rules_spans_total": ruled.samples()})
         if self._red is not None:
             samples["tracefwd_red_active_series"] = {(): self._red.active}
             samples["tracefwd_red_series_limit"] = {(): self._red.series_max}

@@ -227,6 +227,10 @@ class RulesSettings:
         "",
         "Which port's section of the file holds for Zipkin spans; empty is the port of receiver.listen.",
     )
+    trace_port: str = option(
+        "",
+        "Which port's section of the file holds for span lines; empty is the port of receiver.trace_listen if the file names it, else the section for Zipkin spans.",
+    )
     metrics_port: str = option("2878", "Which port's section of the file holds for scraped points.")
 
 

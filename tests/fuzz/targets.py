@@ -23,6 +23,7 @@ from tracefwd.processor.istio import make_istio_mapper
 from tracefwd.processor.line_check import make_line_check
 from tracefwd.processor.red import RedAggregator
 from tracefwd.processor.wavefront_proxy import make_wavefront_proxy_mapper
+from tracefwd.processor.wavefront_proxy_rules import EXACT, REPAIRED
 from tracefwd.receiver.decode import make_decode
 from tracefwd.receiver.exact import make_exact_decode
 from tracefwd.receiver.http_connection import Connection
@@ -48,7 +49,7 @@ def _pipeline(*, exact: bool) -> tuple[Pipeline, Sink]:
         mapper=make_mapper(mapping, red),
         sampler=None,
         red=RedAggregator(red),
-        lines=LineParts(read_lines, make_line_check(exact=exact)),
+        lines=LineParts(read_lines, make_line_check(EXACT if exact else REPAIRED)),
         outlets=[(LineWriter(), [sink])],
         now_us=lambda: NOW_US,
     )

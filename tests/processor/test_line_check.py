@@ -1,5 +1,6 @@
 """The proxy's check of spans that came as lines: its verdicts, its cuts, and where we do better."""
 
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from tracefwd.exporter.lines import LineWriter
 from tracefwd.limits import FUTURE_START_MS_MAX
 from tracefwd.model import Mapped, Signal, WavefrontSpan
 from tracefwd.processor.line_check import make_line_check
+from tracefwd.processor.wavefront_proxy_rules import EXACT, REPAIRED
 from tracefwd.receiver.span_lines import BadLineError, read_span
 
 IDS = "spanId=0313bafe-9457-11e8-9eb6-529269fb1459 traceId=7b3bf470-9456-11e8-9eb6-529269fb1459"
@@ -24,7 +26,7 @@ def line(tags: str = "", *, name: str = '"op"', source: str = "s", start: int = 
 
 
 def checked(text: str, *, exact: bool = False) -> Mapped:
-    return make_line_check(exact=exact)([read_span(text)], NOW_US)
+    return make_line_check(EXACT if exact else REPAIRED)([read_span(text)], NOW_US)
 
 
 def only(text: str, *, exact: bool = False) -> WavefrontSpan:
@@ -141,8 +143,8 @@ def test_a_duration_that_would_read_as_an_end_is_mended_but_in_exact() -> None:
     span.duration_ms = span.start_ms
     copy = read_span(text)
     copy.duration_ms = copy.start_ms
-    assert make_line_check(exact=False)([span], NOW_US).spans[0].duration_ms == 0
-    assert make_line_check(exact=True)([copy], NOW_US).spans[0].duration_ms == copy.start_ms
+    assert make_line_check(REPAIRED)([span], NOW_US).spans[0].duration_ms == 0
+    assert make_line_check(EXACT)([copy], NOW_US).spans[0].duration_ms == copy.start_ms
 
 
 def test_a_source_above_the_backends_limit_is_cut_but_in_exact() -> None:
@@ -189,3 +191,51 @@ def test_the_verdict_is_the_other_readers_and_what_passes_passes_there(
     if result.spans and not exact:
         [line_again, *_] = LineWriter().write(result.spans)[0].data.decode().splitlines()
         assert set(reader.read(line_again, now_ms).warnings) <= {"source_missing"}
+
+
+def judged(text: str, switch: str) -> tuple[list[tuple[str, str, int, int, dict[str, str]]], Any]:
+    """With this one switch off."""
+    off = replace(REPAIRED, **{switch: False})
+    result = make_line_check(off)([read_span(text)], NOW_US)
+    return [
+        (span.name, span.source, span.start_ms, span.duration_ms, span.tags)
+        for span in result.spans
+    ], result.repairs
+
+
+SWITCHED = {
+    "whole_characters": [line(f'k="{"v" * 127}\U0001f680"')],
+    "trailing_backslash": [
+        line("k=v\\"),
+        line(name="op\\"),
+        line(source="s\\"),
+        line(source="s" * 127 + "\\"),
+    ],
+    "missing_start": [line(start=0).removesuffix("20") + "0"],
+    "past_start": [line(start=100_000), line(start=999_999_999)],
+    "impossible_duration": [line().removesuffix(" 20") + f" {3 * START_MS}"],
+    "cut_not_refused": [line(source="s" * 129), line(source="s" * 1_023)],
+}
+
+
+@pytest.mark.parametrize("switch", SWITCHED)
+def test_a_single_switch_off_does_as_the_proxy_does(switch: str) -> None:
+    for text in SWITCHED[switch]:
+        [mended], [exact] = checked(text).spans, checked(text, exact=True).spans
+        found, repairs = judged(text, switch)
+        assert found == [
+            (exact.name, exact.source, exact.start_ms, exact.duration_ms, exact.tags)
+        ], text
+        assert found != [
+            (mended.name, mended.source, mended.start_ms, mended.duration_ms, mended.tags)
+        ], text
+        assert repairs == checked(text, exact=True).repairs
+
+
+@pytest.mark.parametrize("switch", [field.name for field in fields(REPAIRED)])
+def test_a_switch_changes_nothing_else(switch: str) -> None:
+    for name, texts in SWITCHED.items():
+        for text in texts if name != switch else ():
+            found, _ = judged(text, switch)
+            [span] = checked(text).spans
+            assert found == [(span.name, span.source, span.start_ms, span.duration_ms, span.tags)]

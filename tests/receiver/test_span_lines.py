@@ -18,6 +18,7 @@ from tracefwd.exporter.lines import LineWriter
 from tracefwd.limits import REJECT_SAMPLES_MAX, REJECTS_PER_BODY_MAX, START_MS_MIN
 from tracefwd.model import Lines, Signal, SpanLog, WavefrontSpan
 from tracefwd.processor.line_check import make_line_check
+from tracefwd.processor.wavefront_proxy_rules import EXACT
 from tracefwd.receiver.span_lines import (
     BadLineError,
     read_lines,
@@ -44,7 +45,7 @@ def recorded() -> list[str]:
 
 
 RECORDED = recorded()
-CHECK = make_line_check(exact=True)
+CHECK = make_line_check(EXACT)
 
 
 def rendered(span: WavefrontSpan) -> str:

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ENVOY
-from tracefwd.compose import make_parts
+from tracefwd.compose import load_line_rules, make_parts
 from tracefwd.errors import ConfigError
 from tracefwd.service import cli
 from tracefwd.service.config import load
 from tracefwd.service.rules_watch import RulesWatch
-from tracefwd.settings import RulesSettings, Settings
+from tracefwd.settings import ReceiverSettings, RulesSettings, Settings
 
 BODY = ENVOY / "json-batch-5.json"
 BLOCK = "'9411':\n  - {rule: one, action: spanBlock, scope: component, match: proxy}\n"
@@ -85,3 +85,31 @@ def test_the_command_shows_each_rule_and_its_change(
     assert ["http.method", "GET"] in reports[0]["before"]["tags"]
     assert cli.main(["rules", "test", "--rules", str(file), str(BODY)]) == 0
     assert "http.method" in capsys.readouterr().out
+
+
+SECRET = "- {rule: quiet, action: block, scope: pointLine, match: '.*secret.*'}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "trace_port", "rules"),
+    [
+        ("'9411': []\n'30000':\n" + SECRET, "", 1),
+        ("'9411':\n" + SECRET + "'30000': []\n", "", 0),
+        # A file that does not know the port: as for Zipkin spans.
+        ("'9411':\n" + SECRET, "", 1),
+        ("'9411':\n" + SECRET, "30001", 0),
+        ("'30001':\n" + SECRET + "'30000': []\n", "30001", 1),
+    ],
+)
+def test_span_lines_have_the_rules_of_their_own_port(
+    tmp_path: Path, text: str, trace_port: str, rules: int
+) -> None:
+    file = tmp_path / "rules.yaml"
+    file.write_text(text)
+    settings = Settings(
+        receiver=ReceiverSettings(trace_listen="0.0.0.0:30000"),
+        rules=RulesSettings(file=str(file), trace_port=trace_port),
+    )
+    found = load_line_rules(settings)
+    assert found is not None
+    assert len(found.lines) == rules

@@ -4,9 +4,11 @@ Refused, in the proxy's order and its words: a start more than 24 h ahead, no so
 that is too long, over 50 tags, a key that is too long or outside of the alphabet, a blank value.  Values that are too
 long are cut; the whole ones go into a span log of their own.
 
-Only ``exact`` copies the proxy's defects (the same switches as in ``wavefront_proxy_rules.Deviations``): a cut
-splits a character, a value that ends in a backslash swallows its quote, a start before September 2001 is read as
-seconds, a duration longer than since 1970 is read as an end, and a source may be longer than the backend takes.
+Six switches of ``wavefront_proxy_rules.Deviations`` concern lines, too; off, the proxy's defects are copied: a cut
+splits a character (``whole_characters``), an end in a backslash swallows its quote (``trailing_backslash``), a start of
+0 or before September 2001 is read as seconds (``missing_start``, ``past_start``), a duration longer than since 1970 is
+read as an end (``impossible_duration``), and a source may be longer than the backend takes (``cut_not_refused``).  The
+others are about what only Zipkin's spans have, or would mend what such senders are told of by a reject.
 
 Nothing else is changed: such senders clean their own keys and values.  Pure but for a bounded memo of keys.
 """
@@ -27,7 +29,12 @@ from tracefwd.limits import (
 )
 from tracefwd.model import LineCheck, Mapped, Reject, WavefrontSpan
 from tracefwd.processor import java_text
-from tracefwd.processor.wavefront_proxy_rules import PROXY_SOURCE_LENGTH_MAX, Repairs, note
+from tracefwd.processor.wavefront_proxy_rules import (
+    PROXY_SOURCE_LENGTH_MAX,
+    Deviations,
+    Repairs,
+    note,
+)
 
 SPAN_LOGS = "_spanLogs"
 _KEY = re.compile("(?:[\u2206\u0394]~?|~)?[A-Za-z0-9,./_-]*")
@@ -40,9 +47,9 @@ class _RefusedError(Exception):
         self.where = where
 
 
-def make_line_check(*, exact: bool) -> LineCheck:
+def make_line_check(deviations: Deviations) -> LineCheck:
     """Spans are changed in place; those of the answer may go out."""
-    checker = _Checker(exact=exact)
+    checker = _Checker(deviations)
 
     def check(spans: Sequence[WavefrontSpan], now_us: int) -> Mapped:
         good: list[WavefrontSpan] = []
@@ -61,17 +68,17 @@ def make_line_check(*, exact: bool) -> LineCheck:
 
 
 class _Checker:
-    def __init__(self, *, exact: bool) -> None:
-        self._exact = exact
-        self._cut: Callable[[str, int], str] = java_text.cut if exact else naming.cut
+    def __init__(self, deviations: Deviations) -> None:
+        self._deviations = deviations
+        whole = deviations.whole_characters
+        self._cut: Callable[[str, int], str] = naming.cut if whole else java_text.cut
         self._good_keys: set[str] = set()
 
     def check(self, span: WavefrontSpan, now_us: int, repairs: Repairs) -> None:
         """Mends the span and counts that; raises ``_RefusedError``."""
         if span.start_ms > now_us // 1_000 + FUTURE_START_MS_MAX:
             raise _RefusedError("start", "Span outside of reasonable timeframe")
-        if not self._exact:
-            _mend_times(span, now_us, repairs)
+        self._mend_times(span, now_us, repairs)
         self._check_source(span, repairs)
         self._check_name(span, repairs)
         count = len(span.head) + len(span.tags) + len(span.tail) + (span.parent_id is not None)
@@ -88,6 +95,19 @@ class _Checker:
             [*tags.values()], TAG_VALUE_LENGTH_MAX
         )
 
+    def _mend_times(self, span: WavefrontSpan, now_us: int, repairs: Repairs) -> None:
+        """A line's readers take small starts for seconds, and durations above the start for ends."""
+        deviations = self._deviations
+        start_ms = span.start_ms
+        if start_ms < START_MS_MIN and (
+            deviations.past_start if start_ms else deviations.missing_start
+        ):
+            note(repairs, "past_start" if start_ms else "no_timestamp")
+            span.start_ms = max(now_us // 1_000 - span.duration_ms, START_MS_MIN)
+        if deviations.impossible_duration and span.duration_ms >= max(span.start_ms, 1):
+            note(repairs, "duration")
+            span.duration_ms = span.duration_us = 0
+
     def _check_source(self, span: WavefrontSpan, repairs: Repairs) -> None:
         source = span.source
         if java_text.is_blank(source):
@@ -96,11 +116,11 @@ class _Checker:
         if length > PROXY_SOURCE_LENGTH_MAX:
             detail = f"Span source/host name is too long ({length} characters, max: {PROXY_SOURCE_LENGTH_MAX})"
             raise _RefusedError("source", f"WF-427: {detail}")
-        if not self._exact:
-            if length > SOURCE_LENGTH_MAX:
-                note(repairs, "source_cut")
-                source = naming.cut(source, SOURCE_LENGTH_MAX)
-            span.source = self._ended(source, SOURCE_LENGTH_MAX, repairs)
+        if length > SOURCE_LENGTH_MAX and self._deviations.cut_not_refused:
+            note(repairs, "source_cut")
+            source = self._cut(source, SOURCE_LENGTH_MAX)
+            length = SOURCE_LENGTH_MAX
+        span.source = self._ended(source, max(length, SOURCE_LENGTH_MAX), repairs)
 
     def _check_name(self, span: WavefrontSpan, repairs: Repairs) -> None:
         name = span.name.replace("*", "-")
@@ -159,20 +179,10 @@ class _Checker:
         return self._ended(value, TAG_VALUE_LENGTH_MAX, repairs)
 
     def _ended(self, text: str, length_max: int, repairs: Repairs) -> str:
-        if self._exact or not text.endswith("\\"):
+        if not self._deviations.trailing_backslash or not text.endswith("\\"):
             return text
         note(repairs, "trailing_backslash")
         return naming.guard_end(naming.cut(text, length_max - 1))
-
-
-def _mend_times(span: WavefrontSpan, now_us: int, repairs: Repairs) -> None:
-    """A line's readers take small starts for seconds, and durations above the start for ends."""
-    if span.start_ms < START_MS_MIN:
-        note(repairs, "past_start" if span.start_ms else "no_timestamp")
-        span.start_ms = max(now_us // 1_000 - span.duration_ms, START_MS_MIN)
-    if span.duration_ms >= span.start_ms:
-        note(repairs, "duration")
-        span.duration_ms = span.duration_us = 0
 
 
 def _without_first(pairs: tuple[tuple[str, str], ...], key: str) -> tuple[tuple[str, str], ...]:

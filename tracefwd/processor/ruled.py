@@ -18,7 +18,7 @@ from tracefwd.limits import (
     SPAN_TAGS_MAX,
     TAG_KEY_LENGTH_MAX,
 )
-from tracefwd.model import Decoded, Identity, Mapped, Mapper, WavefrontSpan
+from tracefwd.model import Decoded, Identity, LineRules, Mapped, Mapper, WavefrontSpan
 from tracefwd.processor import tags as tagging
 from tracefwd.processor.outcome import tag_says_error
 from tracefwd.processor.rules.rule_set import RuleSet
@@ -27,6 +27,9 @@ from tracefwd.processor.tags import Repairs, count
 from tracefwd.processor.workload import clean_source
 
 Tag = tuple[str, str]
+
+# What a head says for RED.
+_HEAD_KEYS = frozenset({"application", "cluster", "service", "shard", "span.kind"})
 
 
 class RuledMapper:
@@ -65,6 +68,11 @@ class RuledMapper:
         kept = [span for span in passed if span is not None]
         return kept, len(spans) - len(kept)
 
+    @property
+    def line_rules(self) -> LineRules | None:
+        """The rules for span lines before they are read; None without any."""
+        return self.rules.apply_line if self.rules.lines else None
+
     def exchange(self, rules: RuleSet) -> None:
         """Go on with other rules; what the old ones counted stays counted."""
         self._past = self.samples()
@@ -97,7 +105,7 @@ class RuledMapper:
         )
         if not self.rules.apply(subject):
             return None
-        usual = self._settle_usual(span, values, subject)
+        usual = self._settle_usual(span, values, subject, repairs)
         if usual is not None:
             return usual
         # Its tags are equal to those that a list would have held, so this gives what ``_pass_listed`` gives.
@@ -151,7 +159,7 @@ class RuledMapper:
         return entry
 
     def _settle_usual(
-        self, span: WavefrontSpan, before: dict[str, str], subject: Subject
+        self, span: WavefrontSpan, before: dict[str, str], subject: Subject, repairs: Repairs
     ) -> WavefrontSpan | None:
         """``settle`` for a span whose head and parent are as they were and whose new values need no care."""
         after = subject.values
@@ -165,6 +173,9 @@ class RuledMapper:
         if [*islice(after.items(), first)] != [*islice(before.items(), first)]:
             return None
         tags = dict(islice(after.items(), first, None))
+        if not _HEAD_KEYS.isdisjoint(tags):
+            # New on a span whose head has no such tag, so that its identity or kind changes.
+            return None
         known = before.get
         for key, value in tags.items():
             if known(key) is not value and not (self._fits(key) and _is_simple(value)):
@@ -176,7 +187,7 @@ class RuledMapper:
             status = next((v for k, v in after.items() if k.lower() == "http.status_code"), "")
         return WavefrontSpan(
             identity if component == identity.component else identity._replace(component=component),
-            span.name if subject.name == span.name else _fit_name(subject.name, {}),
+            span.name if subject.name == span.name else _fit_name(subject.name, repairs),
             span.source,
             span.trace_id,
             span.span_id,
@@ -330,7 +341,10 @@ def _fit_tags(
     """
     keep_whole = span.oversize is not None
     untouched = set() if keep_whole else set(map(id, before))
-    plain = span.plain
+    # What the head and the tail say is quoted there, and stands among the tags from now on.
+    plain = span.plain and not any(
+        '"' in value or "\n" in value for _, value in (*span.head, *span.tail)
+    )
     fitted = list(after)
     # From the end, so that leaving one out moves none that is still to come.
     for at in [at for at, tag in enumerate(after) if id(tag) not in untouched][::-1]:

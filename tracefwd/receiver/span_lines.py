@@ -7,7 +7,9 @@
 2. Tags keep their order, repeated keys included; ``source`` (or ``host``), ``spanId`` and ``traceId`` are none.
 3. Both ids must be UUIDs: sampling needs them.  Their letters keep their case; a short spelling (``1-2-3-4-5``) becomes
    the UUID that it means.
-4. The usual line matches one expression and one search; every other one is taken apart token by token, which
+4. Line rules see a line, or a span log's ``span``, trimmed and before it is read; whether it is a span log
+   was settled before that.
+5. The usual line matches one expression and one search; every other one is taken apart token by token, which
    defines what a line means.  A test holds the two together.
 
 Lengths, alphabets and times are not checked here: rules and sampling come first, as in the proxy.  Pure; nothing
@@ -21,7 +23,7 @@ import msgspec
 from msgspec import Struct
 
 from tracefwd.limits import REJECT_SAMPLE_BYTES_MAX, REJECTS_PER_BODY_MAX
-from tracefwd.model import Identity, Lines, Reject, SpanLog, WavefrontSpan
+from tracefwd.model import Identity, LineRules, Lines, Reject, SpanLog, WavefrontSpan
 from tracefwd.receiver.fields import INT64_MAX, Micros
 
 # What the proxy's listener says of a span without a source.
@@ -67,6 +69,10 @@ _MILLIS_ABOVE = 999_999_999_999
 Pairs = list[tuple[str, str]]
 
 
+class BlockedError(Exception):
+    """A rule keeps a line out."""
+
+
 class BadLineError(Exception):
     """Why a line is no span or no span log: a reason of ``limits.REJECT_REASONS``, and words for a person."""
 
@@ -93,9 +99,10 @@ _read_log = msgspec.json.Decoder(_Log).decode
 _read_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
-def read_lines(body: bytes) -> Lines:
+def read_lines(body: bytes, rules: LineRules | None = None, *, exact: bool = False) -> Lines:
     """Every line of ``body``, which LF separates; blank ones are nothing.  Never raises.
 
+    With ``exact`` rules that keep lines out look at the whole JSON of a span log, as in the proxy, not at its span.
     A thousand bad lines without a good one are no list of spans: the rest of such a body counts as one reject more.
     """
     lines = Lines([])
@@ -116,8 +123,10 @@ def read_lines(body: bytes) -> Lines:
         at = found.start()
         mended = broken and "\ufffd" in line
         lines.is_text |= not mended
-        _take(lines, line, number + 1, mended=mended)
-        if lines.refused.number >= REJECTS_PER_BODY_MAX and not (lines.spans or lines.logs):
+        _take(lines, line, number + 1, rules, mended=mended, exact=exact)
+        if lines.refused.number >= REJECTS_PER_BODY_MAX and not (
+            lines.spans or lines.logs or lines.blocked
+        ):
             if text[found.end() :].strip(_TRIM):
                 detail = f"not read: the {REJECTS_PER_BODY_MAX} lines before it are no span lines"
                 lines.refused.add(Reject("syntax", f"from line {number + 2} on", detail))
@@ -125,13 +134,26 @@ def read_lines(body: bytes) -> Lines:
     return lines
 
 
-def _take(lines: Lines, line: str, number: int, *, mended: bool) -> None:
+def _take(
+    lines: Lines,
+    line: str,
+    number: int,
+    rules: LineRules | None,
+    *,
+    mended: bool,
+    exact: bool,
+) -> None:
     is_log = line.startswith("{") and line.endswith("}")
     try:
         if is_log:
-            lines.logs.append(read_span_log(line))
+            lines.logs.append(read_span_log(line, rules, exact=exact))
         else:
-            lines.spans.append(read_span(line))
+            lines.spans.append(read_span(line if rules is None else _ruled(rules, line)))
+    except BlockedError:
+        if is_log:
+            lines.logs_blocked += 1
+        else:
+            lines.blocked += 1
     except BadLineError as bad:
         refused = lines.logs_refused if is_log else lines.refused
         sample = line[:REJECT_SAMPLE_BYTES_MAX].encode("utf-8", "replace")
@@ -142,12 +164,20 @@ def _take(lines: Lines, line: str, number: int, *, mended: bool) -> None:
             lines.repairs["utf8"] = lines.repairs.get("utf8", 0) + 1
 
 
+def _ruled(rules: LineRules, line: str, judged: str | None = None) -> str:
+    changed = rules(line, judged)
+    if changed is None:
+        raise BlockedError
+    return changed
+
+
 # --- spans ----------------------------------------------------------------------------------
 
 
 def read_span(line: str) -> WavefrontSpan:
     """A span line's span.  Raises ``BadLineError``."""
-    if "\\" not in line:
+    # A line feed can come from a rule, or stand in a span log's text.
+    if "\\" not in line and "\n" not in line:
         usual = _USUAL.fullmatch(line)
         if usual is not None:
             name, bare_keys, quoted, start, second = usual.groups()
@@ -323,7 +353,7 @@ def _hex(reason: str, key: str, said: str | None) -> str:
 # --- span logs ------------------------------------------------------------------------------
 
 
-def read_span_log(line: str) -> SpanLog:
+def read_span_log(line: str, rules: LineRules | None = None, *, exact: bool = False) -> SpanLog:
     """A span log as it is passed on.  Raises ``BadLineError``; a ``span`` that is text must be a span line."""
     data = line.encode("utf-8", "replace")
     try:
@@ -341,8 +371,11 @@ def read_span_log(line: str) -> SpanLog:
     members.pop("span", None)
     if not isinstance(log.span, str):
         return SpanLog(members)
+    text = log.span
+    if rules is not None:
+        text = _ruled(rules, text, line) if exact else _ruled(rules, text.strip(_TRIM))
     try:
-        return SpanLog(members, read_span(log.span))
+        return SpanLog(members, read_span(text))
     except BadLineError as bad:
         raise BadLineError(bad.reason, f"its member span is no span line: {bad}") from None
 

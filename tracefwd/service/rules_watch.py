@@ -57,7 +57,10 @@ class RulesWatch:
         assert rules is not None
         self._ruled.exchange(rules)
         LOG.info(
-            "rules read again: %d for spans, %d for points", len(rules.spans), len(rules.points)
+            "rules read again: %d for spans, %d for points, %d for lines",
+            len(rules.spans),
+            len(rules.points),
+            len(rules.lines),
         )
 
     def _look(self) -> tuple[int, int, int] | None:

@@ -166,8 +166,8 @@ class RuleSet:
     def trace_point(self, subject: Subject) -> list[Step]:
         return self._points.trace(subject)
 
-    def apply_line(self, line: str) -> str | None:
-        """The line as the line rules make it; None when one of them keeps it out."""
+    def apply_line(self, line: str, judged: str | None = None) -> str | None:
+        """The line as the line rules make it; None when one of them keeps it (or ``judged`` in its stead) out."""
         rules = list(zip(self.lines, self._line_counts, strict=True))
         for rule, counts in rules:
             if rule.transform is not None:
@@ -176,7 +176,7 @@ class RuleSet:
             if rule.keep is None:
                 continue
             counts.checked += 1
-            passes, counted = rule.keep(line)
+            passes, counted = rule.keep(line if judged is None else judged)
             counts.hits += counted
             if not passes:
                 counts.blocked += 1
