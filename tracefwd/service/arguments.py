@@ -7,6 +7,9 @@ from typing import Any, NoReturn
 
 from tracefwd.errors import TracefwdError
 
+# Said where sampling is shown for a body alone.
+_NO_CEILING = "sampling.spans_per_second_max, which depends on the load, is left out"
+
 
 class UsageError(TracefwdError):
     """The command line cannot be understood; ``prog`` is whose ``--help`` would explain it."""
@@ -129,7 +132,8 @@ def add_convert(parser: Parser) -> None:
         help="the files are Prometheus expositions, such as an answer of /federate",
     )
     _add_source(parser)
-    parser.add_argument("files", metavar="FILE", nargs="+", help="Zipkin bodies; - is stdin")
+    files_help = f"Zipkin bodies; - is stdin; {_NO_CEILING}"
+    parser.add_argument("files", metavar="FILE", nargs="+", help=files_help)
 
 
 def add_metrics(parser: Parser) -> None:
@@ -153,7 +157,7 @@ def add_explain(parser: Parser) -> None:
     add_config(parser)
     add_profile(parser)
     add_json(parser)
-    parser.add_argument("file", metavar="FILE", help="a Zipkin body; - is stdin")
+    parser.add_argument("file", metavar="FILE", help=f"a Zipkin body; - is stdin; {_NO_CEILING}")
 
 
 def add_rules(parser: Parser) -> None:

@@ -69,8 +69,8 @@ ELSEWHERE: Mapping[str, tuple[str, str]] = {
     "pushFlushMaxSpanLogs": ("exporter.batch_items_max", "one bound for all signals"),
     "pushMemoryBufferLimit": ("exporter.queue_bytes_max", "bytes instead of items"),
     "buffer": (
-        "exporter.retry.age_max",
-        "what cannot be delivered waits that long, in at most exporter.queue_bytes_max of memory",
+        "spool.folder",
+        "what cannot be delivered waits in memory; name a folder (--spool DIR), and it waits on disk",
     ),
     "httpAutoRetries": (
         "exporter.retry.age_max",
