@@ -15,6 +15,7 @@ from random import Random
 from typing import Any
 
 from tests.conftest import NOW_US
+from tests.fuzz.expositions import exposition_target
 from tests.test_pipeline import Sink, balanced
 from tracefwd.exporter.lines import LineWriter
 from tracefwd.model import Answer, HeldAnswer
@@ -189,6 +190,7 @@ TARGETS: dict[str, tuple[str, Target]] = {
     "json_v1": ("json", body_target(exact=False)),
     "proto3": ("proto3", body_target(exact=False)),
     "exact": ("json", body_target(exact=True)),
+    "exposition": ("exposition", exposition_target),
 }
 """Name -> (the tokens that fit it, the target)."""
 
