@@ -128,10 +128,7 @@ class LinePlan(Struct, gc=False):
 
 
 class LineParts(NamedTuple):
-    """What span lines need instead of a decoder and a mapper; ``check`` comes after rules and sampling.
-
-    ``ruled`` has their port's rules; only its ``filter`` is used.
-    """
+    """Instead of a decoder and a mapper.  ``check`` comes after sampling; ``ruled`` has the port's rules."""
 
     read: Callable[[bytes, LineRules | None], Lines]
     check: LineCheck
@@ -158,6 +155,7 @@ class Pipeline:
         self._map = mapper
         self.ruled = ruled
         self._lines = lines
+        self.line_ruled = None if lines is None else lines.ruled
         self._sampler = sampler
         self._red = red
         self.shedder = shedder or Shedder()
@@ -295,7 +293,7 @@ class Pipeline:
     def plan_lines(self, body: bytes, now_us: int) -> LinePlan:
         """Like ``plan``; RED is not derived, and the check comes last, as behind the proxy's port."""
         assert self._lines is not None, "there is no port for lines"
-        ruled = self._lines.ruled
+        ruled = self.line_ruled
         lines = self._lines.read(body, None if ruled is None else ruled.line_rules)
         spans, blocked = lines.spans, lines.blocked
         if ruled is not None:
@@ -318,17 +316,15 @@ class Pipeline:
         payloads = [writer.write(good_spans) for writer in self._writers] if good_spans else []
         shed = len(sampled) - len(kept)
         plan = Plan(decoded, mapped, len(good_spans), sampled_out, payloads, shed)
-        return self._plan_logs(lines, plan, ruled, now_us)
+        return self._plan_logs(lines, plan, now_us)
 
-    def _plan_logs(
-        self, lines: Lines, plan: Plan, ruled: RuledMapper | None, now_us: int
-    ) -> LinePlan:
+    def _plan_logs(self, lines: Lines, plan: Plan, now_us: int) -> LinePlan:
         kept: list[SpanLog] = []
         blocked, sampled_out, shed = lines.logs_blocked, 0, 0
         for log in lines.logs:
             span = log.span
-            if span is not None and ruled is not None:
-                passed, _ = ruled.filter([span], {})
+            if span is not None and self.line_ruled is not None:
+                passed, _ = self.line_ruled.filter([span], {})
                 if not passed:
                     blocked += 1
                     continue
@@ -419,11 +415,6 @@ class Pipeline:
         """So many lines that an earlier process had accepted are in the target's lane again."""
         if target is self._primary and signal is Signal.SPANS:
             self._account.received += items
-
-    @property
-    def line_ruled(self) -> RuledMapper | None:
-        """What holds the rules for span lines; None without such rules."""
-        return None if self._lines is None else self._lines.ruled
 
     # What is seen from outside
 
