@@ -305,7 +305,7 @@ class RetrySettings:
     backoff_max: float = option(30.0, "Longest wait.", unit="duration")
     age_max: float = option(
         3600.0,
-        "A batch that could not be delivered for this long is dropped and counted.",
+        "A batch that could not be delivered for this long is dropped and counted; in the spool, spool.age_max holds.",
         unit="duration",
     )
 
