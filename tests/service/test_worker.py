@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -240,6 +241,7 @@ class _Journal:
     def __init__(self, seen: Recording) -> None:
         self.seen = seen
         self.more = asyncio.Event()
+        self.tick_early = asyncio.Event()
         self.found = 0
 
     async def recover(self) -> None:
@@ -311,6 +313,26 @@ async def test_what_the_dead_left_is_recovered_before_anything_is_received(
         "recovered",
         "receiver started",
     ]
+
+
+async def test_a_journal_that_facts_fill_gets_its_tick_early() -> None:
+    """Long before the interval's end: only a tick lets the facts go."""
+    seen = Recording()
+    journal = _Journal(seen)
+    journal.more.set()
+
+    def build(settings: Settings, slot: int = 0) -> Parts:
+        parts = seen.parts(settings)
+        parts.journal = journal
+        return parts
+
+    hourly = replace(SETTINGS, red=replace(SETTINGS.red, interval=3600.0))
+    async with a_worker(seen, hourly, build=build) as (parent, _, running):
+        await parent.until(Ready)
+        journal.tick_early.set()
+        await asyncio.wait_for(seen.ticked.wait(), 5)
+        parent.channel.send(Drain(1.0))
+        assert await running == 0
 
 
 async def test_a_journal_that_cannot_be_recovered_is_told_and_nothing_is_received() -> None:

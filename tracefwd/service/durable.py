@@ -80,6 +80,7 @@ class Durable:
         self._pipeline: Pipeline | None = None
         self._targets: dict[str, Target] = {}
         self._journal: Journal | None = None
+        self.tick_early = asyncio.Event()
         # Answers of this turn, and those that wait for a sync.
         self._turn: list[tuple[HeldAnswer, Answer]] = []
         self._unsynced: list[tuple[HeldAnswer, Answer]] = []
@@ -191,6 +192,8 @@ class Durable:
         if self._adoption is not None:
             self._want_flush()
             self._adoption.each_second()
+            if self._journal is not None and self._journal.wants_tick:
+                self.tick_early.set()
             if self._level == "fsync" and not self._is_closed:
                 self._sync(idle=True)
         if self._adopting is not None and self._adopting.done():

@@ -38,6 +38,8 @@ class ScraperSpool:
         disk = Disk() if disk is None else disk
         root = Path(settings.folder) / FOLDER
         self.adopted: list[str] = []
+        # Never set: there are no facts here.
+        self.tick_early = asyncio.Event()
         self._lives = Lives(root, disk, 0, 1)
         try:
             self._life = self._lives.begin()

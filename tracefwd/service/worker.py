@@ -295,15 +295,14 @@ class Worker:
 
     async def _leaves_within(self, seconds: float) -> bool:
         """Whether it is time to leave; a wish for an early tick ends the wait, too."""
-        memory = None if self._parts is None else self._parts.memory
-        early = None if memory is None else memory.tick_early
-        events = [self._leaving] if early is None else [self._leaving, early]
-        waits = [asyncio.create_task(event.wait()) for event in events]
+        parts = () if self._parts is None else (self._parts.memory, self._parts.journal)
+        early = [part.tick_early for part in parts if part is not None]
+        waits = [asyncio.create_task(event.wait()) for event in (self._leaving, *early)]
         await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:
             wait.cancel()
-        if early is not None:
-            early.clear()
+        for event in early:
+            event.clear()
         return self._leaving.is_set()
 
     async def _in_time(

@@ -65,8 +65,11 @@ class JournalPart(Protocol):
 
     ``open`` comes before the targets start.  ``recover`` takes over what dead workers of this slot left; the receiver
     starts when it returns.  A worker of the slot that takes leave meanwhile is for ``each_second`` to look for.
-    ``name`` and ``adopted`` are as ``journal`` and ``adopted`` in ``control.Snapshot``.
+    ``name`` and ``adopted`` are as ``journal`` and ``adopted`` in ``control.Snapshot``.  ``tick_early`` is set when RED
+    should leave early, because its facts fill the journal.
     """
+
+    tick_early: asyncio.Event
 
     @property
     def name(self) -> str: ...
