@@ -1,8 +1,9 @@
 """Judgement over a chaos run: what every acknowledged span, every double and every sum must come to.
 
-A request is *doubtful* when its sender may not have known that it was taken: it got no whole 2xx, or a process ended
-within ``NEWS_S`` after the 2xx was written, which is what a process may take to read it and note it down.  Only what
-was in a doubtful request may come again.
+A request is *doubtful* when its sender may not have known that it was taken: it got no whole 2xx; or a process ended
+within ``NEWS_S`` after the 2xx was written, which is what a process may take to read it and note it down; or it was a
+piece of a request that was too large, which is over only when its last piece is.  Only what was in a doubtful request
+may come again.
 """
 
 from bisect import bisect_left
@@ -83,6 +84,8 @@ def _lag_s(taken: Taken, ends: Sequence[float]) -> float | None:
 
 
 def _is_doubtful(taken: Taken, ends: Sequence[float]) -> bool:
+    if taken.is_piece:
+        return True
     lag_s = _lag_s(taken, ends)
     return lag_s is not None and lag_s <= NEWS_S
 
@@ -95,11 +98,10 @@ def _judge_doubles(found: Verdict, sink: Sink, ends: Sequence[float]) -> None:
     for span, request in sink.again:
         before = sink.requests[newest[span]]
         newest[span] = request
-        lag_s = _lag_s(before, ends)
-        if lag_s is None or lag_s > NEWS_S:
+        if not _is_doubtful(before, ends):
             wrong.append(span)
-        else:
-            lag_max_s = max(lag_max_s, lag_s)
+        elif not before.is_piece:
+            lag_max_s = max(lag_max_s, _lag_s(before, ends) or 0.0)
     found.figures |= {
         "duplicates": len(sink.again),
         "duplicates_bound": bound,

@@ -51,7 +51,19 @@ _FAULTS: tuple[tuple[str, ...], ...] = (
 class Chaos:
     """One run over ``rounds`` rounds."""
 
-    def __init__(self, folder: Path, seed: int, rounds: int, posts_per_s: float) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        seed: int,
+        rounds: int,
+        posts_per_s: float,
+        *,
+        faults: Sequence[tuple[str, ...]] = _FAULTS,
+        kills: bool = True,
+    ) -> None:
+        """``faults`` are what the sink may do in a round; without ``kills`` processes end in order."""
+        self._faults = faults
+        self._kills = kills
         self._random = Random(seed)
         self._rounds = rounds
         self._posts_per_s = posts_per_s
@@ -116,7 +128,7 @@ class Chaos:
         )
 
     async def _round(self, number: int) -> None:
-        faults = self._random.choice(_FAULTS)
+        faults = self._random.choice(self._faults)
         if faults:
             self.sink.trouble(faults, self._random.choice((0.3, 1.0)))
         if number % _LONG_HOLE_EACH == _LONG_HOLE_EACH // 2:
@@ -131,6 +143,8 @@ class Chaos:
             self.sink.calm()
 
     def _events(self) -> Sequence[Callable[[], Awaitable[None]]]:
+        if not self._kills:
+            return (self._restart_in_order, self._reload)
         ends = (
             self._kill_parent_and_orphans,
             self._kill_parent,
@@ -165,6 +179,10 @@ class Chaos:
         for pid in new:
             self.tree.kill(pid)
         self._worker_kills += 1
+
+    async def _reload(self) -> None:
+        self.tree.reload()
+        await asyncio.sleep(1.0)
 
     async def _reload_and_kill(self) -> None:
         """Two workers of a slot live for a moment."""
@@ -230,13 +248,6 @@ class Chaos:
         return ledger
 
 
-async def chaos(
-    folder: Path, seed: int, rounds: int, posts_per_s: float, say: Callable[[str], None]
-) -> tuple[Chaos, Verdict]:
-    run = Chaos(folder, seed, rounds, posts_per_s)
-    return run, await run.run(say)
-
-
 def report(run: Chaos, verdict: Verdict) -> str:
     figures: dict[str, object] = {
         "kills": run.tree.kills,
@@ -264,15 +275,8 @@ def main(arguments: Sequence[str]) -> int:
         folder = options.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         began = time.monotonic()
-        run, verdict = asyncio.run(
-            chaos(
-                folder,
-                options.seed,
-                options.rounds,
-                options.posts,
-                lambda text: print(text, flush=True),
-            )
-        )
+        run = Chaos(folder, options.seed, options.rounds, options.posts)
+        verdict = asyncio.run(run.run(lambda text: print(text, flush=True)))
     print(f"{options.rounds} rounds in {time.monotonic() - began:.0f} s, seed {options.seed}")
     print(report(run, verdict))
     return 1 if verdict.faults else 0

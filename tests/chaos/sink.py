@@ -44,9 +44,13 @@ _COUNTS = re.compile(rb"#(\d+) ")
 
 @dataclass
 class Taken:
-    """One request's lines.  ``answered_at`` (monotonic seconds): all of a 2xx was written; None: never."""
+    """One request's lines.  ``answered_at`` (monotonic seconds): all of a 2xx was written; None: never.
+
+    ``is_piece``: some of its lines were in a request that was too large.  The others may be yet to come.
+    """
 
     answered_at: float | None = None
+    is_piece: bool = False
     spans: list[int] = field(default_factory=list)
     # By series.
     invocations: Counter[int] = field(default_factory=Counter)
@@ -72,6 +76,8 @@ class Sink:
         self.first: dict[int, int] = {}
         self.again: list[tuple[int, int]] = []
         self.unread: list[bytes] = []
+        # Lines that were in requests that were too large, as hashes.
+        self._cut: set[int] = set()
         self._random = random
         self._server: asyncio.Server | None = None
         self._calm = asyncio.Event()
@@ -130,6 +136,9 @@ class Sink:
         if mode == TOO_LARGE and body.count(b"\n") < TOO_LARGE_LINES:
             mode = OK
         self.used[mode] += 1
+        if mode == TOO_LARGE:
+            self._cut.update(map(hash, body.split(b"\n")))
+            self._cut.discard(hash(b""))
         if mode in _STATUS:
             return await _say(writer, _STATUS[mode])
         if mode == HOLE:
@@ -148,6 +157,7 @@ class Sink:
         number = len(self.requests)
         taken = Taken()
         self.requests.append(taken)
+        taken.is_piece = not self._cut.isdisjoint(map(hash, body.split(b"\n")))
         for line in body.split(b"\n"):
             if not line or line.startswith(b"{") or b"component.heartbeat" in line:
                 continue

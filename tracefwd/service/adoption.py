@@ -17,6 +17,7 @@ import time
 from array import array
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from tracefwd import ledger
@@ -74,8 +75,10 @@ class Estate:
 def read_estate(life: Life, *, disk: Disk, lanes: Sequence[str]) -> Estate:
     """For a thread.  ``lanes`` are names that may occur."""
     spooled: dict[str, int] = {}
-    for named in BatchFolder(life.batches, disk).names():
-        spooled[named.lane] = spooled.get(named.lane, 0) + named.items
+    # A folder that cannot be read is not moved either: what is in it is found, and received, another time.
+    with suppress(OSError):
+        for named in BatchFolder(life.batches, disk).names():
+            spooled[named.lane] = spooled.get(named.lane, 0) + named.items
     return Estate(life, recover(life.journal, disk, lanes), spooled)
 
 

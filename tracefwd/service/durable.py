@@ -338,11 +338,12 @@ class Durable:
         return found or []
 
     def _dead_now(self) -> list[Life] | None:
+        """None while another worker looks."""
         try:
             return self._lives.dead(self._life)
         except OSError as error:
             self._log.note("lives", logging.ERROR, 1, f"the spool's folder cannot be read: {error}")
-            return None
+            return []
 
     async def _read(self, dead: Sequence[Life]) -> list[Estate]:
         loop = asyncio.get_running_loop()

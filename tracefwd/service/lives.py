@@ -67,15 +67,20 @@ class Lives:
     def begin(self) -> Life:
         """A new folder, locked.  Raises ``OSError`` when the disk refuses."""
         self._disk.make_folder(self._root)
-        life = self.unborn()
-        # Taken: somebody took a folder without a lock for a dead one's.
+        # Clocks are set back.
+        newest = max((life.number for life in self._all()), default=0)
+        life = self._numbered(max(_now_ms(), newest // _SLOTS_MAX + 1))
+        # Taken: another worker of the slot was quicker, or somebody took a folder without a lock for a dead one's.
         while not self._lock(life):
-            life = self.unborn()
+            life = self._numbered(life.number // _SLOTS_MAX + 1)
         return life
 
     def unborn(self) -> Life:
         """The life of a worker whose disk refuses: it has a name, and a folder as soon as one can be made."""
-        number = time.time_ns() // 1_000_000 * _SLOTS_MAX + self._slot
+        return self._numbered(_now_ms())
+
+    def _numbered(self, moment: int) -> Life:
+        number = moment * _SLOTS_MAX + self._slot
         return Life(self._root / f"slot-{self._slot}.{number}", self._slot, number)
 
     def bear(self, life: Life) -> None:
@@ -111,7 +116,7 @@ class Lives:
             while new := [life for life in self._free(mine) if life.number not in found]:
                 found |= {life.number: life for life in new}
         finally:
-            self._disk.close(looking)
+            self._close(looking)
         return sorted(found.values(), key=lambda life: life.number)
 
     def _free(self, mine: Life) -> Iterator[Life]:
@@ -177,9 +182,14 @@ class Lives:
                     self._disk.remove_folder(folder / part)
 
     def release(self, life: Life) -> None:
-        if life.lock >= 0:
-            self._disk.close(life.lock)
-            life.lock = -1
+        lock, life.lock = life.lock, -1
+        if lock >= 0:
+            self._close(lock)
+
+    def _close(self, lock: int) -> None:
+        # Nothing was written through it, and a close that fails has closed all the same.
+        with suppress(OSError):
+            self._disk.close(lock)
 
     def _all(self) -> Iterator[Life]:
         try:
@@ -190,3 +200,7 @@ class Lives:
             if match := _NAME.fullmatch(name):
                 slot, number = map(int, match.groups())
                 yield Life(self._root / name, slot, number)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
