@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from contextlib import suppress
 from random import Random
 from typing import Self
 
@@ -48,9 +47,14 @@ class Load:
             except OSError:
                 await asyncio.sleep(_AGAIN_S)
                 continue
-            with suppress(OSError, asyncio.IncompleteReadError, TimeoutError):
-                while not self._stopping and await self._post(reader, writer):  # noqa: ASYNC110
-                    await asyncio.sleep(self._random.uniform(0.0, 2 * self._pause_s))
+            goes_on = True
+            while goes_on and not self._stopping:
+                try:
+                    goes_on = await self._post(reader, writer)
+                except (OSError, asyncio.IncompleteReadError, TimeoutError):
+                    goes_on = False
+                # Also before the next connection: whoever drains says "close" with each answer.
+                await asyncio.sleep(self._random.uniform(0.0, 2 * self._pause_s))
             writer.transport.abort()
 
     async def _post(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:

@@ -55,7 +55,7 @@ class Tree:
                 "connect_timeout": "1s",
                 "batch_age_max": "100ms",
                 "batch_bytes_max": "64KiB",
-                "queue_bytes_max": self._random.choice(("256KiB", "1MiB")),
+                "queue_bytes_max": self._random.choice(("512KiB", "4MiB")),
                 "retry": {"backoff_base": "50ms", "backoff_max": "500ms"},
             },
             "red": {"interval": "1s"},
