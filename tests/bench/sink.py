@@ -1,8 +1,15 @@
-"""A backend that only counts: it answers 202 to everything and counts lines by signal.
+"""The far side of everything that is measured: it answers at once and counts what came.
 
-Run as ``python tests/bench/sink.py PORT_TRACES PORT_METRICS CORE``; prints one line when it listens, and on SIGTERM
-one JSON object with the lines seen.  It gunzips and counts line ends, so that "delivered" is seen at the far side
-and not believed.
+Run as ``python tests/bench/sink.py CORE LINES_PORT METRICS_PORT BACKEND_PORT OTLP_PORT``; prints one line when it
+listens, and a JSON object of counts on SIGUSR1.
+
+* lines: Wavefront lines, as a proxy's tracing port takes them; a query that names the format goes before the port;
+* metrics: metric lines;
+* backend: what a Wavefront proxy has behind it: check-in, and reports by ``format``;
+* otlp: an OTLP/HTTP receiver for traces and metrics.
+
+It inflates and counts line ends (spans by their frames under OTLP), so that "delivered" is seen at the far side and
+not believed, at a tenth of what the cheapest sender spends.
 """
 
 import asyncio
@@ -11,6 +18,10 @@ import os
 import signal
 import sys
 import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+from urllib.parse import parse_qs, urlsplit
 
 import httptools
 
@@ -19,17 +30,98 @@ try:
 except ImportError:
     fast = zlib  # type: ignore[assignment]
 
-ANSWER = b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n"
+KINDS = {
+    "trace": "spans",
+    "spanLogs": "span_logs",
+    "wavefront": "metrics",
+    "histogram": "metrics",
+    "lines": "spans",
+    "metrics": "metrics",
+}
+
+
+class Answered(NamedTuple):
+    status: bytes
+    content_type: bytes = b"application/json"
+    body: bytes = b""
+
+    def to_bytes(self) -> bytes:
+        head = b"HTTP/1.1 %b\r\ncontent-type: %b\r\ncontent-length: %d\r\n\r\n"
+        return head % (self.status, self.content_type, len(self.body)) + self.body
+
+
+_ACCEPTED = Answered(b"202 Accepted").to_bytes()
+_OK = Answered(b"200 OK", body=b"{}").to_bytes()
+_OTLP_OK = Answered(b"200 OK", b"application/x-protobuf").to_bytes()
+# What Wavefront says when a proxy checks in; 50 is its own limit.
+_CHECKIN = Answered(
+    b"200 OK", body=b'{"validationConfiguration":{"spanAnnotationsCountLimit":50}}'
+).to_bytes()
+
+
+def take_lines(counts: Counter[str], url: str, body: bytes, otherwise: str) -> bytes:
+    query = parse_qs(urlsplit(url).query)
+    kind = KINDS[(query.get("format") or query.get("f") or [otherwise])[0]]
+    lines = body.count(b"\n") + (body[-1:] not in (b"\n", b""))
+    # Span logs are JSON objects among the lines of a tracing port.
+    logs = body.count(b'\n{"') + body.startswith(b"{") if kind == "spans" else 0
+    counts[kind] += lines - logs
+    counts["span_logs"] += logs
+    return _ACCEPTED
+
+
+def take_backend(counts: Counter[str], url: str, body: bytes) -> bytes:
+    if "/report" in url:
+        take_lines(counts, url, body, "wavefront")
+        return _ACCEPTED
+    return _CHECKIN if "checkin" in url else _OK
+
+
+def take_otlp(counts: Counter[str], url: str, body: bytes) -> bytes:
+    if url.endswith("/v1/traces"):
+        # ResourceSpans 1, ScopeSpans 2, Span 2.
+        counts["spans"] += sum(
+            number == 2
+            for resource, begin, end in _frames(body, 0, len(body))
+            if resource == 1
+            for scope, first, last in _frames(body, begin, end)
+            if scope == 2
+            for number, _, _ in _frames(body, first, last)
+        )
+    else:
+        counts["metrics"] += 1
+    return _OTLP_OK
+
+
+def _frames(data: bytes, place: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Field number, begin and end of each length-delimited field of a protobuf message."""
+    while place < end:
+        tag = data[place]
+        place += 1
+        if tag & 7 != 2 or tag > 127:
+            raise ValueError(f"no frame of OTLP: tag {tag}")
+        length = shift = 0
+        while True:
+            byte = data[place]
+            place += 1
+            length |= (byte & 127) << shift
+            if byte < 128:
+                break
+            shift += 7
+        yield tag >> 3, place, place + length
+        place += length
+
+
+Take = Callable[[str, bytes], bytes]
 
 
 class Counting(asyncio.Protocol):
-    """Counts spans and span logs on the trace port, metric lines on the other."""
-
-    def __init__(self, counts: dict[str, int], port: str) -> None:
+    def __init__(self, counts: Counter[str], take: Take) -> None:
         self._counts = counts
-        self._port = port
+        self._take = take
         self._parser = httptools.HttpRequestParser(self)
         self._parts: list[bytes] = []
+        self._url = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -38,35 +130,45 @@ class Counting(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._parser.feed_data(data)
 
+    def on_url(self, url: bytes) -> None:
+        self._url += url.decode()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() == b"expect":
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
     def on_body(self, body: bytes) -> None:
         self._parts.append(body)
 
     def on_message_complete(self) -> None:
-        body = b"".join(self._parts)
-        self._parts = []
+        body, url = b"".join(self._parts), self._url
+        self._parts, self._url = [], ""
+        self._counts["requests"] += 1
+        self._counts["wire_bytes"] += len(body)
         if body[:2] == b"\x1f\x8b":
             body = fast.decompress(body, 31)
-        lines = body.count(b"\n")
-        logs = body.count(b'\n{"') + body.startswith(b"{") if self._port == "spans" else 0
-        self._counts[self._port] += lines - logs
-        self._counts["span_logs"] += logs
-        self._counts["requests"] += 1
-        self._transport.write(ANSWER)
+        self._counts["bytes"] += len(body)
+        self._transport.write(self._take(url, body))
 
 
-async def main(traces: int, metrics: int) -> None:
-    counts = {"spans": 0, "span_logs": 0, "metrics": 0, "requests": 0}
+async def main(ports: list[int]) -> None:
+    counts: Counter[str] = Counter(spans=0, span_logs=0, metrics=0, requests=0)
+    takes: tuple[Take, ...] = (
+        lambda url, body: take_lines(counts, url, body, "lines"),
+        lambda url, body: take_lines(counts, url, body, "metrics"),
+        lambda url, body: take_backend(counts, url, body),
+        lambda url, body: take_otlp(counts, url, body),
+    )
     loop = asyncio.get_running_loop()
-    await loop.create_server(lambda: Counting(counts, "spans"), "127.0.0.1", traces)
-    await loop.create_server(lambda: Counting(counts, "metrics"), "127.0.0.1", metrics)
+    for port, take in zip(ports, takes, strict=True):
+        await loop.create_server(lambda take=take: Counting(counts, take), "127.0.0.1", port)  # type: ignore[misc]
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_signal_handler(signal.SIGUSR1, lambda: print(json.dumps(counts), flush=True))
     print("listening", flush=True)
     await stop.wait()
-    print(json.dumps(counts), flush=True)
 
 
 if __name__ == "__main__":
-    os.sched_setaffinity(0, {int(sys.argv[3])})
-    asyncio.run(main(int(sys.argv[1]), int(sys.argv[2])))
+    os.sched_setaffinity(0, {int(sys.argv[1])})
+    asyncio.run(main([int(port) for port in sys.argv[2:]]))

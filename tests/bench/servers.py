@@ -1,0 +1,250 @@
+"""What is measured: tracefwd, a server that only answers 202, and the peers, each pinned to the target's core.
+
+A ``Server`` is a command, the ports that it takes posts and sends results on, and how long it needs before it is at its
+full speed.  What a peer needs beyond that (a configuration file, a shim) is made in a folder of its own.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from shutil import which
+from tempfile import TemporaryDirectory
+from typing import Self
+
+from tests.bench.machine import TARGET_CORE, free_port
+
+ROOT = Path(__file__).parents[2]
+CONFIGURATIONS = Path(__file__).with_name("peers")
+# A JVM's first start on a busy machine.
+READY_TIMEOUT_S = 90.0
+STOP_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True)
+class SinkPorts:
+    lines: int
+    metrics: int
+    backend: int
+    otlp: int
+
+
+@dataclass(frozen=True)
+class Started:
+    """A command with its environment; ``ready_url`` answers 2xx, or 4xx, when it serves."""
+
+    command: list[str]
+    ready_url: str
+    environ: Mapping[str, str] = field(default_factory=dict)
+    cwd: str | None = None
+
+
+Start = Callable[[int, SinkPorts, Path], Started]
+
+
+@dataclass(frozen=True)
+class Server:
+    """``start(intake_port, sink_ports, folder)``; ``quiet_s``: longer than anything it holds back before sending."""
+
+    name: str
+    start: Start
+    warm_up_s: float = 1.5
+    quiet_s: float = 1.6
+    delivers: bool = True
+
+
+class Running(AbstractContextManager["Running"]):
+    """``server`` while it serves at ``port``."""
+
+    def __init__(self, server: Server, sinks: SinkPorts, log: Path | None = None) -> None:
+        self._server = server
+        self._sinks = sinks
+        self._log = log
+
+    def __enter__(self) -> Self:
+        self._folder = TemporaryDirectory(prefix="tracefwd-bench-")
+        self.port = free_port()
+        started = self._server.start(self.port, self._sinks, Path(self._folder.name))
+        pinned = ["taskset", "-c", str(TARGET_CORE), *started.command]
+        self._output = (Path(self._folder.name) / "output").open("wb")
+        self._process = subprocess.Popen(
+            pinned,
+            cwd=started.cwd or self._folder.name,
+            env={**os.environ, **started.environ},
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+        )
+        self.pid = self._process.pid
+        try:
+            self._until_ready(started.ready_url)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _until_ready(self, url: str) -> None:
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while time.monotonic() < deadline and self._process.poll() is None:
+            try:
+                urllib.request.urlopen(url, timeout=1).close()
+            except urllib.error.HTTPError:
+                return
+            except OSError:
+                time.sleep(0.05)
+            else:
+                return
+        raise RuntimeError(f"{self._server.name} did not become ready:\n{self.output()[-4000:]}")
+
+    def output(self) -> str:
+        return (Path(self._folder.name) / "output").read_text(errors="replace")
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._output.close()
+        self._folder.cleanup()
+
+
+# --- tracefwd ------------------------------------------------------------------------------------
+
+# The interval of RED lies inside every measured window, so that what it costs is in the figure.
+_DEFAULTS = {"TRACEFWD_RED__INTERVAL": "10s"}
+
+
+def tracefwd(name: str = "tracefwd", *, profile: str = "istio", **options: str) -> Server:
+    """``options``: environment names without their prefix, such as ``SERVICE__WORKERS="2"``; ``FOLDER`` in a value
+    is the server's own folder."""
+    given = {f"TRACEFWD_{key}": value for key, value in options.items()}
+
+    def start(port: int, sinks: SinkPorts, folder: Path) -> Started:
+        admin = free_port()
+        environ = {
+            key: value.replace("FOLDER", str(folder)) for key, value in (_DEFAULTS | given).items()
+        }
+        command = [
+            sys.executable, "-m", "tracefwd", "run", "--profile", profile,
+            "--listen", f"127.0.0.1:{port}", "--admin", f"127.0.0.1:{admin}",
+            "--proxy-traces", f"http://127.0.0.1:{sinks.lines}",
+            "--proxy-metrics", f"http://127.0.0.1:{sinks.metrics}",
+        ]  # fmt: skip
+        return Started(command, f"http://127.0.0.1:{admin}/readyz", environ, cwd=str(ROOT))
+
+    return Server(name, start)
+
+
+# --- the floor -----------------------------------------------------------------------------------
+
+_EMPTY = """
+import asyncio, sys, httptools, uvloop
+class Empty(asyncio.Protocol):
+    def connection_made(self, transport):
+        self.write = transport.write
+        self.feed = httptools.HttpRequestParser(self).feed_data
+    def data_received(self, data):
+        self.feed(data)
+    def on_message_complete(self):
+        self.write(b"HTTP/1.1 202 Accepted\\r\\ncontent-length: 0\\r\\n\\r\\n")
+async def main():
+    loop = asyncio.get_running_loop()
+    await loop.create_server(Empty, "127.0.0.1", int(sys.argv[1]), backlog=1024)
+    await asyncio.Event().wait()
+uvloop.run(main())
+"""
+
+
+def _start_empty(port: int, _sinks: SinkPorts, _folder: Path) -> Started:
+    return Started([sys.executable, "-c", _EMPTY, str(port)], f"http://127.0.0.1:{port}/")
+
+
+EMPTY = Server("empty", _start_empty, delivers=False)
+
+
+# --- peers ---------------------------------------------------------------------------------------
+
+
+def java(path: str) -> Server:
+    """The Wavefront proxy: JVM and program options of its own image, a check-in backend behind it.
+
+    At its defaults each of six threads sends 1,000 span logs a second at most, which caps what it delivers at
+    6,000 Envoy spans a second.  A flush interval of 100 ms instead of a second lifts that, in its favour.
+    """
+
+    def start(port: int, sinks: SinkPorts, folder: Path) -> Started:
+        shim = _loopback_shim(folder)
+        environ = {"LD_PRELOAD": str(shim)} if shim else {}
+        others = [free_port() for _ in range(3)]
+        configuration = (CONFIGURATIONS / "wavefront.conf").read_text()
+        text = configuration.format(
+            zipkin=port, backend=sinks.backend, folder=folder,
+            push=others[0], trace=others[1], custom=others[2],
+        )  # fmt: skip
+        (folder / "wavefront.conf").write_text(text)
+        (folder / "buffer").mkdir()
+        command = [
+            os.environ.get("JAVA", "java"), "-Xmx4g", "-Xms4g", "-Djava.net.preferIPv4Stack=true",
+            "-Djava.util.logging.manager=org.apache.logging.log4j.jul.LogManager",
+            f"-Dlog4j.configurationFile={CONFIGURATIONS / 'log4j2.xml'}",
+            "-jar", path, "-f", str(folder / "wavefront.conf"),
+        ]  # fmt: skip
+        return Started(command, f"http://127.0.0.1:{port}/", environ)
+
+    return Server("java", start, warm_up_s=10.0, quiet_s=3.0)
+
+
+def _loopback_shim(folder: Path) -> Path | None:
+    """The proxy listens on every interface and cannot be told otherwise; where there is a C compiler it is kept on
+    loopback."""
+    if not which("gcc"):
+        return None
+    shim = folder / "loopback.so"
+    source = CONFIGURATIONS / "loopback.c"
+    subprocess.run(["gcc", "-shared", "-fPIC", "-O2", "-o", shim, source, "-ldl"], check=True)
+    return shim
+
+
+def _collector(
+    name: str, configuration: str, sink: Callable[[SinkPorts], int]
+) -> Callable[[str], Server]:
+    def with_path(path: str) -> Server:
+        def start(port: int, sinks: SinkPorts, _folder: Path) -> Started:
+            environ = {
+                "PORT": str(port),
+                "SINK": str(sink(sinks)),
+                "TELEMETRY": str(free_port()),
+            }
+            command = [path, "--config", str(CONFIGURATIONS / configuration)]
+            return Started(command, f"http://127.0.0.1:{port}/", environ)
+
+        return Server(name, start, warm_up_s=4.0, quiet_s=1.6)
+
+    return with_path
+
+
+PEERS: dict[str, Callable[[str], Server]] = {
+    "java": java,
+    "otel": _collector("otel", "otelcol.yaml", lambda ports: ports.otlp),
+    "otel-wavefront": _collector(
+        "otel-wavefront", "otelcol-0.91-wavefront.yaml", lambda ports: ports.lines
+    ),
+}
+
+
+def peer(text: str) -> Server:
+    """``NAME=PATH``; raises ValueError that says what would be right."""
+    name, mark, path = text.partition("=")
+    if name not in PEERS or not mark:
+        raise ValueError(f"{text!r} is not NAME=PATH with a name among {', '.join(PEERS)}")
+    if not Path(path).is_file():
+        raise ValueError(f"{path!r} is not there; tests/bench/README.md says how to build it")
+    return PEERS[name](str(Path(path).resolve()))
