@@ -1,4 +1,4 @@
-"""What is posted: the generator's spans, made ahead, in the sizes, names, oddities and formats that a benchmark asks for.
+"""What is posted: the generator's spans, made ahead, in the sizes, names, oddities and formats that are asked for.
 
 Spans are those of ``tracefwd gen`` (Bookinfo under Istio, 1.1 kB, 21 tags, keys in random order), each of the
 connections with one Envoy's own.  Pure but for the clock's time that is handed in.

@@ -1,6 +1,6 @@
-"""A list of spans in Zipkin's proto3 form (``proto/zipkin.proto``), as Envoy writes it: span and parent ids little-endian.
+"""A list of spans in Zipkin's proto3 form (``proto/zipkin.proto``), as Envoy writes it.
 
-A writer of its own: what it writes is read by the code that is measured.
+A writer of its own: what it writes is read by the code that is measured.  Span and parent ids are little-endian.
 """
 
 import socket
