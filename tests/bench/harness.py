@@ -2,8 +2,8 @@
 
 1. "Delivered" is what the sink counted.  CPU is user and system time of the server's whole process tree from the first
    post until the last delivery, whenever that is.
-2. Rounds repeat everything, every other one in reverse order, and medians are shown; a ratio is taken within a round and
-   then its median, because a rented machine's speed changes from minute to minute.
+2. Rounds repeat everything, every other one in reverse order, and medians are shown; a ratio is taken within a round
+   and then its median, because a rented machine's speed changes from minute to minute.
 3. ``lost`` is what was acknowledged and not delivered.
 """
 
