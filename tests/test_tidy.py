@@ -21,6 +21,7 @@ LAYERS = [
         "emulator",
         "generator",
         "metricspath",
+        "console",
         "quarantine",
     },
     {"model", "errors", "limits", "naming", "settings", "metrics", "ledger"},
@@ -33,6 +34,7 @@ ROOMS = {
     "emulator",
     "generator",
     "metricspath",
+    "console",
     "service",
 }
 # These do what their room does at the edge: sockets, clocks, files, logs.
