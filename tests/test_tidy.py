@@ -24,7 +24,7 @@ LAYERS = [
         "console",
         "quarantine",
     },
-    {"model", "errors", "limits", "naming", "settings", "metrics", "ledger"},
+    {"model", "errors", "limits", "naming", "settings", "metrics", "ledger", "tag_record"},
 ]
 ROOMS = {
     "receiver",

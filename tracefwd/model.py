@@ -7,13 +7,14 @@ collector tracking: they hold no cycles, and building one costs a tenth of a fro
 Whoever makes a record owns it until it is handed on; after that nobody writes to it.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from msgspec import Raw, Struct, field
 
 from tracefwd.limits import REJECT_SAMPLES_MAX
+from tracefwd.tag_record import TagRecord
 
 # --- what a Zipkin client said ---------------------------------------------------------------
 
@@ -66,7 +67,7 @@ class Span(
     local: Endpoint | None = None
     remote: Endpoint | None = None
     annotations: list[Annotation] | None = None
-    tags: dict[str, str] | None = None
+    tags: Mapping[str, str] | None = None
     debug: bool | None = None
     shared: bool | None = None
 
@@ -75,16 +76,16 @@ class PlainSpan(Span, gc=False, kw_only=True):
     """A span that its decoder knows to be ordinary, so that nobody need look again.
 
     ``name``, service name, annotations and the tags' values are 1 to 128 ASCII characters without escapes and
-    without a blank at either edge (of the tags' *keys* nothing is known).  ``timestamp_us`` and ``duration_us`` are
-    there and each on its side of ``START_MS_MIN``; ``local`` is there and has no IPv6 address; ``tags`` is there;
-    ``remote``, ``debug`` and ``shared`` are not.
+    without a blank at either edge (of the tags' *keys* no more is known than that they are ASCII without escapes).
+    ``timestamp_us`` and ``duration_us`` are there and each on its side of ``START_MS_MIN``; ``local`` is there and has
+    no IPv6 address; ``tags`` is there; ``remote``, ``debug`` and ``shared`` are not.
     """
 
     name: str
     timestamp_us: int
     duration_us: int
     local: Endpoint
-    tags: dict[str, str]
+    tags: TagRecord
 
 
 class Encoding(StrEnum):
@@ -142,6 +143,17 @@ class Identity(NamedTuple):
     source: str
 
 
+class LineShape(Struct, gc=False, eq=False):
+    """What the lines of one workload's spans of one kind share when they have tags under the same keys.
+
+    One object for all of them, so that a writer renders it once: the tags whose values are ``fixed``, and the ``keys``
+    of those whose values differ from span to span.
+    """
+
+    fixed: tuple[tuple[str, str], ...]
+    keys: tuple[str, ...]
+
+
 class WavefrontSpan(Struct, gc=False):
     """A span after mapping: names settled, limits kept, times in Wavefront's milliseconds.
 
@@ -158,6 +170,8 @@ class WavefrontSpan(Struct, gc=False):
     ``debug``: somebody asked for this span by name; samplers keep it.
     ``logs`` become span logs; the writer adds the tag ``_spanLogs`` where the target takes them.
     ``oversize`` are full values that were cut in the line and go into a span log of their own.
+    ``shape`` and ``values`` say once more what ``tags`` says, for writers in a hurry: the values by place in
+    ``shape.keys``.  Such a span is plain and has neither tail, logs nor secondary id.
     """
 
     identity: Identity
@@ -173,7 +187,7 @@ class WavefrontSpan(Struct, gc=False):
     duration_ms: int
     duration_us: int
     head: tuple[tuple[str, str], ...]
-    tags: dict[str, str]
+    tags: Mapping[str, str]
     tail: tuple[tuple[str, str], ...] = ()
     plain: bool = False
     red: bool = True
@@ -183,6 +197,8 @@ class WavefrontSpan(Struct, gc=False):
     secondary_id: str | None = None
     oversize: dict[str, str] | None = None
     keys_kept: bool = False
+    shape: LineShape | None = None
+    values: tuple[str, ...] = ()
 
 
 class SpanLog(Struct, gc=False):

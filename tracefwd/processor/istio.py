@@ -1,50 +1,49 @@
 """The profile ``istio``: Envoy spans under Istio become Wavefront spans that say whose they are.
 
-Two paths, one result.  The plain path takes a span whose body was proven plain by the decoder (no escapes,
-no blank, no long or empty strings), whose tag keys are all known to be fine as they are, and which is an
-ordinary success: it looks at the dozen tags that mapping needs and passes the rest through untouched.  Every
-other span takes the complete path, tag by tag (``tags.py``).  A property test holds that both give the same.
+Two paths, one result.  The plain path (``istio_plain.py``) takes an ordinary success whose decoder has proven that
+nothing about it needs care.  Every other span takes the complete path, tag by tag (``tags.py``).  A property test holds
+that both give the same.
 
 What a workload's spans share is worked out once (``workload.py``).  Memo tables are bounded and can be
 emptied at any time.  Pure.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 from tracefwd import naming
 from tracefwd.limits import (
-    FUTURE_START_MS_MAX,
     MEMO_ENTRIES_MAX,
     SPAN_LOG_BYTES_MAX,
     SPAN_TAGS_MAX,
     START_MS_MIN,
-    TAG_VALUE_LENGTH_MAX,
 )
-from tracefwd.model import Annotation, Decoded, Mapped, Mapper, PlainSpan, Span, WavefrontSpan
+from tracefwd.model import (
+    Annotation,
+    Decoded,
+    Mapped,
+    Mapper,
+    PlainSpan,
+    Span,
+    WavefrontSpan,
+)
 from tracefwd.processor import tags as tagging
+from tracefwd.processor.istio_plain import (
+    CORE_ANNOTATIONS,
+    FUTURE_US,
+    WATCHED,
+    PlainPath,
+    has_logs,
+)
 from tracefwd.processor.operations import OTHER, Operation, Operations
-from tracefwd.processor.outcome import OutcomeRules, never_served, tag_says_error
+from tracefwd.processor.outcome import OutcomeRules, Verdicts, never_served, tag_says_error
 from tracefwd.processor.tags import Repairs, count
 from tracefwd.processor.templates import Chain, Context
-from tracefwd.processor.workload import (
-    HEAD_KINDS,
-    KINDS,
-    Workload,
-    Workloads,
-    clean_source,
-    is_small,
-)
+from tracefwd.processor.workload import HEAD_KINDS, KINDS, Workload, Workloads, clean_source
 from tracefwd.settings import MappingSettings, RedSettings
+from tracefwd.tag_record import TagRecord
 
 _EMPTY: dict[str, str] = {}
-_CORE_ANNOTATIONS = frozenset({"cs", "cr", "ss", "sr"})
-# Never passed through unseen: the complete path has a rule for them.
-_WATCHED = tagging.RESERVED | tagging.URL_KEYS - {"http.url"} | {"error", "debug"}
-# Head, parent and what the writer adds take at most twelve.
-_PLAIN_TAGS_MAX = SPAN_TAGS_MAX - 12
-_PLAIN_START_US_MIN = START_MS_MIN * 1000
-_FUTURE_US = FUTURE_START_MS_MAX * 1000
+_START_US_MIN = START_MS_MIN * 1000
 _LOG_VALUE_LENGTH_MAX = 4_096
 
 
@@ -62,106 +61,41 @@ class IstioMapper:
         named = Chain(mapping.operation.template)
         # The usual template needs no context.
         self._named = None if mapping.operation.template == ["{@name}"] else named
-        self._outcome = OutcomeRules(mapping.errors)
+        self._verdicts = Verdicts(OutcomeRules(mapping.errors))
         self._url = tagging.url_rule(mapping.url_query)
         self._span_logs = mapping.span_logs
-        # A span's only annotation, if it is one of these, makes no span log.
-        self._noise = _CORE_ANNOTATIONS if mapping.span_logs == "auto" else frozenset[str]()
         self._oversize = mapping.long_values == "span_log"
-        self._verdicts: dict[Any, bool] = {}
-        self._ok_is_success = not self._outcome.failed("SERVER", "200", None, "-")
         self._known: set[str] = set()
         self._known_clean: dict[str, str] = {}
         # With RED dimensions or a naming template every span needs a look at all its tags.
-        self._plain_possible = not self._red_keys and self._named is None and not self._entry_only
+        self._plain: PlainPath | None = None
+        if (
+            not self._red_keys
+            and self._named is None
+            and not self._entry_only
+            and self._workloads.knows_by_tags()
+        ):
+            self._plain = PlainPath(mapping, self._workloads, self._operations, self._verdicts)
 
     def __call__(self, decoded: Decoded, now_us: int) -> Mapped:
         self._operations.rotate(now_us)
         repairs: Repairs = {}
         spans: list[WavefrontSpan] = []
+        plain = self._plain
         for span in decoded.spans:
-            mapped = self._map_plain(span, now_us, repairs) if isinstance(span, PlainSpan) else None
-            if mapped is None:
-                tags = span.tags or _EMPTY
-                workload = self._workloads.find(span, tags)
-                mapped = self._map_complete(span, tags, workload, now_us, repairs)
-            spans.append(mapped)
+            mapped = None
+            if plain is not None and isinstance(span, PlainSpan):
+                mapped = plain.map(span, now_us, repairs)
+            spans.append(mapped or self._map_complete(span, now_us, repairs))
         return Mapped(spans, repairs=repairs or None)
-
-    def _map_plain(self, span: PlainSpan, now_us: int, repairs: Repairs) -> WavefrontSpan | None:
-        """A plain span that is an ordinary success; None leaves it to the complete path."""
-        tags = span.tags
-        timestamp_us = span.timestamp_us
-        name = self._operations.plain.get(span.name)
-        if (
-            name is None
-            or not self._known.issuperset(tags)
-            or len(tags) > _PLAIN_TAGS_MAX
-            or timestamp_us > now_us + _FUTURE_US
-            or not self._plain_possible
-        ):
-            return None
-        workload = self._workloads.find_plain(span, tags)
-        status = tags.get("http.status_code", "")
-        if (
-            workload.repairs is not None
-            or not (
-                # The usual answer, without building a key.
-                (
-                    status == "200"
-                    and self._ok_is_success
-                    and tags.get("response_flags") == "-"
-                    and "grpc.status_code" not in tags
-                )
-                or not self._failed(span.kind, tags)
-            )
-            or (
-                (notes := span.annotations)
-                and (len(notes) != 1 or notes[0].value not in self._noise)
-                and self._has_logs(span)
-            )
-        ):
-            return None
-        url = tags.get("http.url")
-        if url is not None and ("?" in url or "@" in url) and self._url is not None:
-            shown = self._url(url)
-            if shown != url:
-                if len(shown) > TAG_VALUE_LENGTH_MAX:
-                    return None
-                # The place of the tag stays, so this gives the line of the complete path.
-                tags = {**tags, "http.url": shown}
-                count(repairs, "url_masked")
-        kind = KINDS[span.kind]
-        duration_us = span.duration_us
-        return WavefrontSpan(
-            workload.identity,
-            name,
-            workload.source,
-            span.trace_id,
-            span.span_id,
-            span.parent_id,
-            kind,
-            status,
-            False,
-            timestamp_us // 1000,
-            duration_us // 1000,
-            duration_us,
-            workload.heads[kind],
-            tags,
-            (),
-            True,
-        )
 
     # The complete path
 
-    def _map_complete(
-        self,
-        span: Span,
-        tags: Mapping[str, str],
-        workload: Workload,
-        now_us: int,
-        repairs: Repairs,
-    ) -> WavefrontSpan:
+    def _map_complete(self, span: Span, now_us: int, repairs: Repairs) -> WavefrontSpan:
+        tags: Mapping[str, str] = span.tags or _EMPTY
+        if isinstance(tags, TagRecord):
+            tags = tags.as_dict()
+        workload = self._workloads.find(span, tags)
         mine: Repairs = {} if workload.repairs is None else dict(workload.repairs)
         said = tags.get("span.kind", "").lower()
         kind = KINDS[span.kind] or (said if said in HEAD_KINDS else "")
@@ -170,7 +104,13 @@ class IstioMapper:
         start_us, duration_us = _settle_times(span, now_us, mine)
         oversize: dict[str, str] = {}
         kept = self._keep_tags(span, tags, workload, head, mine, oversize)
-        error = self._failed(span.kind, tags) or tag_says_error(tags.get("error"))
+        failed = self._verdicts.failed(
+            span.kind,
+            tags.get("http.status_code"),
+            tags.get("grpc.status_code"),
+            tags.get("response_flags"),
+        )
+        error = failed or tag_says_error(tags.get("error"))
         if error:
             kept["error"] = "true"
         if operation.own is not None:
@@ -313,7 +253,7 @@ class IstioMapper:
 
         No two known keys become the same by cleaning, so a span of known keys has no doubles.
         """
-        if key in _WATCHED or self._known_clean.get(clean, key) != key or clean in ("ipv4", "ipv6"):
+        if key in WATCHED or self._known_clean.get(clean, key) != key or clean in ("ipv4", "ipv6"):
             return
         if len(self._known) >= MEMO_ENTRIES_MAX:
             self._known.clear()
@@ -329,38 +269,14 @@ class IstioMapper:
 
     # Outcome and annotations
 
-    def _failed(self, kind: str | None, tags: Mapping[str, str]) -> bool:
-        key = (
-            kind,
-            tags.get("http.status_code"),
-            tags.get("grpc.status_code"),
-            tags.get("response_flags"),
-        )
-        verdict = self._verdicts.get(key)
-        if verdict is None:
-            if len(self._verdicts) >= MEMO_ENTRIES_MAX:
-                self._verdicts.clear()
-            verdict = self._outcome.failed(*key)
-            if is_small(key):
-                self._verdicts[key] = verdict
-        return verdict
-
-    def _has_logs(self, span: Span) -> bool:
-        found = span.annotations
-        if not found or self._span_logs == "none":
-            return False
-        if self._span_logs == "auto" and len(found) == 1:
-            return found[0].value not in _CORE_ANNOTATIONS
-        return True
-
     def _settle_logs(self, span: Span, mine: Repairs) -> list[Annotation] | None:
         """Annotations as span logs, within what the backend takes for one."""
-        if not self._has_logs(span):
+        if not has_logs(span, self._span_logs):
             return None
         logs: list[Annotation] = []
         room = SPAN_LOG_BYTES_MAX - 512  # ids and braces
         for entry in span.annotations or ():
-            if self._span_logs == "auto" and entry.value in _CORE_ANNOTATIONS:
+            if self._span_logs == "auto" and entry.value in CORE_ANNOTATIONS:
                 continue
             value = naming.cut(entry.value, _LOG_VALUE_LENGTH_MAX)
             # An escape takes up to six bytes a character.
@@ -384,21 +300,21 @@ def _settle_times(span: Span, now_us: int, mine: Repairs) -> tuple[int, int]:
     if duration_us < 0:
         count(mine, "duration")
         duration_us = 0
-    elif duration_us >= _PLAIN_START_US_MIN:
+    elif duration_us >= _START_US_MIN:
         # Above 31 years it could not be read as one, and a single such span would drown its service's RED.
         count(mine, "duration")
         duration_us = 0
     if start_us <= 0:
         count(mine, "no_timestamp")
         start_us = now_us - duration_us
-    elif start_us > now_us + _FUTURE_US:
+    elif start_us > now_us + FUTURE_US:
         count(mine, "future_start")
         start_us = now_us - duration_us
-    elif start_us < _PLAIN_START_US_MIN:
+    elif start_us < _START_US_MIN:
         count(mine, "past_start")
         start_us = now_us - duration_us
     # An inferred start must not fall below the limit again.
-    return max(start_us, _PLAIN_START_US_MIN), duration_us
+    return max(start_us, _START_US_MIN), duration_us
 
 
 def _same(value: str, consumed: str) -> bool:

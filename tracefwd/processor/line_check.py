@@ -14,7 +14,7 @@ Nothing else is changed: such senders clean their own keys and values.  Pure but
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from tracefwd import naming
 from tracefwd.limits import (
@@ -89,7 +89,7 @@ class _Checker:
             return
         self._check_tags(span, repairs)
 
-    def _is_usual(self, tags: dict[str, str]) -> bool:
+    def _is_usual(self, tags: Mapping[str, str]) -> bool:
         """Whether nothing about these tags needs a second look; a few searches instead of one per tag."""
         return self._good_keys.issuperset(tags) and java_text.all_plain(
             [*tags.values()], TAG_VALUE_LENGTH_MAX

@@ -8,7 +8,10 @@ Pure.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
+from tracefwd.limits import MEMO_ENTRIES_MAX
+from tracefwd.processor.workload import is_small
 from tracefwd.settings import ErrorSettings
 
 _SIDES = {
@@ -49,6 +52,27 @@ class OutcomeRules:
             if status[0] == "4":
                 return kind in self._sides_4xx
         return False
+
+
+class Verdicts:
+    """``rules`` with a bounded memory of what they said."""
+
+    def __init__(self, rules: OutcomeRules) -> None:
+        self.rules = rules
+        self._known: dict[Any, bool] = {}
+
+    def failed(
+        self, kind: str | None, status: str | None, grpc: str | None, flags: str | None
+    ) -> bool:
+        key = (kind, status, grpc, flags)
+        verdict = self._known.get(key)
+        if verdict is None:
+            if len(self._known) >= MEMO_ENTRIES_MAX:
+                self._known.clear()
+            verdict = self.rules.failed(*key)
+            if is_small(key):
+                self._known[key] = verdict
+        return verdict
 
 
 def never_served(tags: Mapping[str, str]) -> bool:

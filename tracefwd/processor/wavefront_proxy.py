@@ -151,7 +151,8 @@ class _ProxyMapper:
 
     def _usual(self, span: Span, now_us: int) -> WavefrontSpan | None:
         """The span, or None when it needs the rules."""
-        tags = {**span.tags} if span.tags is not None else {}
+        is_plain = isinstance(span, PlainSpan)
+        tags = span.tags.as_dict() if isinstance(span, PlainSpan) else dict(span.tags or {})
         keys = tuple(tags)
         shape = self._shapes.get(keys) or self._learn_shape(keys)
         annotations = span.annotations
@@ -162,10 +163,7 @@ class _ProxyMapper:
             or span.debug
             or not _START_US_MIN <= start_us <= now_us + _FUTURE_START_US_MAX
             or not 0 <= duration_us < start_us - 1000
-            or not (
-                isinstance(span, PlainSpan)
-                or java_text.all_plain([*tags.values()], TAG_VALUE_LENGTH_MAX)
-            )
+            or not (is_plain or java_text.all_plain([*tags.values()], TAG_VALUE_LENGTH_MAX))
         ):
             return None
         try:

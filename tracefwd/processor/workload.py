@@ -10,7 +10,7 @@ from typing import Any
 
 from tracefwd import naming
 from tracefwd.limits import MEMO_ENTRIES_MAX, SOURCE_LENGTH_MAX, TAG_VALUE_LENGTH_MAX
-from tracefwd.model import Identity, PlainSpan, Span
+from tracefwd.model import Identity, Span
 from tracefwd.processor import tags as tagging
 from tracefwd.processor.tags import Repairs, count
 from tracefwd.processor.templates import Chain, Context
@@ -32,9 +32,12 @@ _MEMO_KEY_CHARS_MAX = 2_048
 
 
 class Workload:
-    """``heads`` are the head pairs by span kind; ``repairs`` what had to be mended to make them, or None."""
+    """``heads`` are the head pairs by span kind; ``repairs`` what had to be mended to make them, or None.
 
-    __slots__ = ("heads", "identity", "repairs", "source")
+    ``shapes`` are the mapper's: the last one of each kind that a plain span had.
+    """
+
+    __slots__ = ("heads", "identity", "repairs", "shapes", "source")
 
     def __init__(
         self, identity: Identity, source: str, pairs: list[tuple[str, str]], repairs: Repairs
@@ -45,6 +48,7 @@ class Workload:
             kind: (*pairs, ("span.kind", kind)) if kind else tuple(pairs) for kind in HEAD_KINDS
         }
         self.repairs = repairs or None
+        self.shapes: dict[str | None, Any] = {}
 
 
 class Workloads:
@@ -60,21 +64,21 @@ class Workloads:
         keys = {"component"}.union(*(chain.tag_keys for chain in chains))
         if any("@pod" in chain.fields for chain in chains):
             keys.add("node_id")
-        self._memo_keys = tuple(sorted(keys))
+        self.memo_keys = tuple(sorted(keys))
+        """The tags that tell workloads apart."""
         self._memo_names = any({"@name", "@kind"} & chain.fields for chain in chains)
         self._memo: dict[Any, Workload] = {}
-        # The same without the tags that a plain span under known keys cannot have.
-        self._plain_keys = tuple(key for key in self._memo_keys if key not in tagging.RESERVED)
-        self._plain_memo: dict[Any, Workload] = {}
-        self._last_key: Any = None
-        self._last: Workload | None = None
 
     def __len__(self) -> int:
         return len(self._memo)
 
+    def knows_by_tags(self) -> bool:
+        """Whether spans with the same ``memo_keys`` and local endpoint are always of one workload."""
+        return not self._memo_names
+
     def find(self, span: Span, tags: Mapping[str, str]) -> Workload:
         local = span.local
-        said = (*map(tags.get, self._memo_keys),)
+        said = (*map(tags.get, self.memo_keys),)
         key: Any = (said, local.service_name, local.ipv4, local.ipv6) if local is not None else said
         if self._memo_names:
             key = (key, span.name, span.kind)
@@ -82,27 +86,6 @@ class Workloads:
             return self._memo[key]
         except KeyError:
             return self._learn(key, span, tags)
-
-    def find_plain(self, span: PlainSpan, tags: Mapping[str, str]) -> Workload:
-        """``find`` for a plain span without reserved keys.
-
-        One post is one Envoy's, so that comparing with the last span's key saves most of the hashing.
-        """
-        local = span.local
-        key: Any = (*map(tags.get, self._plain_keys), local.service_name, local.ipv4)
-        if self._memo_names:
-            key = (key, span.name, span.kind)
-        if key == self._last_key:
-            return self._last  # type: ignore[return-value]
-        found = self._plain_memo.get(key)
-        if found is None:
-            found = self.find(span, tags)
-            if len(self._plain_memo) >= MEMO_ENTRIES_MAX:
-                self._plain_memo.clear()
-            if is_small(key):
-                self._plain_memo[key] = found
-        self._last_key, self._last = key, found
-        return found
 
     def _learn(self, key: Any, span: Span, tags: Mapping[str, str]) -> Workload:
         if len(self._memo) >= MEMO_ENTRIES_MAX:

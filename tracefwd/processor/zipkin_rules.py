@@ -5,7 +5,7 @@ in lower case, nothing empty, addresses that parse, annotations sorted and witho
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tracefwd.model import Annotation, Endpoint, Span
 from tracefwd.processor import java_text
@@ -53,7 +53,7 @@ def sorted_annotations(annotations: list[Annotation] | None) -> list[Annotation]
     ]
 
 
-def sorted_tags(tags: dict[str, str] | None) -> list[tuple[str, str]]:
+def sorted_tags(tags: Mapping[str, str] | None) -> list[tuple[str, str]]:
     """Tags in the order of their keys' code units."""
     if not tags:
         return []

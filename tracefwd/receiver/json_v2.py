@@ -8,6 +8,7 @@ alone, so that one odd span does not slow the others down.  What it does not lik
 not know where in the body a span stood.
 """
 
+from operator import attrgetter
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -17,6 +18,7 @@ from tracefwd.limits import MEMO_ENTRIES_MAX, START_MS_MIN, TAG_VALUE_LENGTH_MAX
 from tracefwd.model import Annotation, Decoded, Encoding, Endpoint, PlainSpan, Span
 from tracefwd.receiver import fields
 from tracefwd.receiver.fields import KINDS, PORT_MAX, BadIdError, Mends, Micros
+from tracefwd.receiver.tag_records import TagRecords
 
 _ZEROS_16 = "0" * 16
 _KINDS_OR_NONE = KINDS | {None}
@@ -81,15 +83,16 @@ class _PlainSpan(PlainSpan, gc=False, rename=_SPAN_NAMES, kw_only=True):
     local: _PlainEndpoint
     remote: None = None
     annotations: list[_PlainAnnotation] | None = None  # type: ignore[assignment]
-    # Keys are the mapper's affair: a constraint on them would bypass the decoder's key cache.
-    tags: dict[str, _Short]
     debug: None = None
     shared: None = None
 
 
-_decode_plain = msgspec.json.Decoder(list[_PlainSpan]).decode
+class _Keys(msgspec.Struct, gc=False):
+    tags: dict[str, msgspec.Raw] = {}
+
+
 _decode_elements = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_decode_one_plain = msgspec.json.Decoder(_PlainSpan).decode
+_decode_keys = msgspec.json.Decoder(_Keys).decode
 _decode_one = msgspec.json.Decoder(_Span).decode
 # What the decoder raises, for bad syntax or types, invalid UTF-8, and nesting in unknown fields.
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -98,20 +101,32 @@ _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class StrictReader:
-    """Reads what is strictly Zipkin v2.  Its only state are bounded memos of addresses and texts with blanks."""
+    """Reads what is strictly Zipkin v2.  Its only state are bounded memos of addresses, keys and texts with blanks."""
 
-    __slots__ = ("_blanks", "_ipv4")
+    __slots__ = ("_blanks", "_decode", "_decode_one", "_ipv4", "_records", "_said")
 
     def __init__(self) -> None:
+        self._records = TagRecords(_Short)
+        self._take_record()
         # Names and user agents that repeat -> blanks inside, -1 for one at an edge.
-        self._blanks: dict[str, int] = {}
+        self._blanks: dict[str, int] = {"": 0}
         # Known to be what they seem.
         self._ipv4: set[str | None] = {None}
+
+    def _take_record(self) -> None:
+        """Decode into the tags' newest record."""
+        record: Any = self._records.record
+        span: Any = msgspec.defstruct(
+            "PlacedSpan", [("tags", record)], bases=(_PlainSpan,), gc=False, kw_only=True
+        )
+        self._decode = msgspec.json.Decoder(list[span]).decode
+        self._decode_one = msgspec.json.Decoder(span).decode
+        self._said = attrgetter("name", f"tags.{self._records.field('user_agent')}")
 
     def read(self, body: bytes) -> Decoded | None:
         """``body`` begins at its ``[``.  None: not strictly v2, let somebody look closer."""
         try:
-            spans: list[Any] = _decode_plain(body)
+            spans: list[Any] = self._decode(body)
         except msgspec.ValidationError:
             return self._read_each(body)
         except _UNREADABLE:
@@ -137,10 +152,26 @@ class StrictReader:
 
     def _read_plain(self, element: bytes) -> Span | None:
         try:
-            span: Any = _decode_one_plain(element)
+            span: Any = self._decode_one(element)
+        except msgspec.ValidationError:
+            # A new key may be all that is odd.
+            return self._read_plain(element) if self._learn_keys(element) else None
         except _UNREADABLE:
             return None
         return span if self._are_plain([span], element) else None
+
+    def _learn_keys(self, element: bytes) -> bool:
+        """Whether this span's tags have keys that were new until now."""
+        if b"\\" in element or not element.isascii():
+            return False
+        try:
+            keys = _decode_keys(element).tags
+        except _UNREADABLE:
+            return False
+        if not self._records.learn(keys):
+            return False
+        self._take_record()
+        return True
 
     def read_one(self, element: bytes) -> Span | None:
         """One span, if it is strictly v2; for bodies of which only some spans are odd."""
@@ -212,20 +243,19 @@ class StrictReader:
         """
         inside = 0
         known = self._blanks
-        for span in spans:
-            for said in (span.name, span.tags.get("user_agent")):
-                if said is not None:
-                    blanks = known.get(said)
-                    if blanks is None:
-                        blanks = self._learn_blanks(said)
-                    if blanks < 0:
-                        return False
-                    inside += blanks
+        for said in map(self._said, spans):
+            for each in said:
+                blanks = known.get(each)
+                if blanks is None:
+                    blanks = self._learn_blanks(each)
+                if blanks < 0:
+                    return False
+                inside += blanks
         return inside == text.count(b" ")
 
     def _learn_blanks(self, text: str) -> int:
         """How many blanks a text of at most 128 characters has inside; -1 if one is at its edge."""
-        blanks = -1 if text[0] == " " or text[-1] == " " else text.count(" ")
+        blanks = -1 if text.strip() != text else text.count(" ")
         if len(self._blanks) >= MEMO_ENTRIES_MAX:
             self._blanks.clear()
         self._blanks[text] = blanks

@@ -245,9 +245,11 @@ def _take_binary_annotations(source: V1Span, hosts: _Hosts) -> dict[str, Endpoin
         # "lc" (local component) without a value only marks the endpoint.
         if item.key == "lc" and not item.value:
             continue
-        if span.tags is None:
-            span.tags = {}
-        span.tags[item.key] = item.value
+        # The tags are this module's own until the spans are handed on.
+        tags: Any = span.tags
+        if tags is None:
+            tags = span.tags = {}
+        tags[item.key] = item.value
     return addresses
 
 

@@ -1,0 +1,72 @@
+"""Records of tags hold what a dictionary would, learn what they are asked to, and forget before they grow."""
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.conftest import ENVOY
+from tracefwd.limits import TAG_RECORD_KEYS_MAX, TAG_RECORD_MISSES_MAX
+from tracefwd.model import PlainSpan
+from tracefwd.receiver.json_v2 import StrictReader
+from tracefwd.receiver.tag_records import TagRecords
+from tracefwd.tag_record import TagRecord
+
+KEYS = st.text(
+    st.characters(min_codepoint=32, max_codepoint=126, exclude_characters='"\\'),
+    min_size=1,
+    max_size=40,
+)
+
+
+@given(tags=st.dictionaries(KEYS, st.text(min_size=1), max_size=TAG_RECORD_KEYS_MAX - 1))
+def test_a_record_is_the_mapping_that_it_was_decoded_from(tags: dict[str, str]) -> None:
+    records = TagRecords(str)
+    assert records.learn(tags) == bool(tags)
+    record = msgspec.json.decode(msgspec.json.encode(tags), type=records.record)
+    assert record == tags
+    assert record.as_dict() == {**record} == dict(record.items()) == tags
+    assert len(record) == len(tags)
+    assert msgspec.to_builtins(record) == tags
+    assert [getattr(record, records.field(key)) for key in tags] == list(tags.values())
+    assert getattr(record, records.field("no such key")) == ""
+
+
+def test_a_key_that_a_line_would_have_to_repair_gets_no_place() -> None:
+    records = TagRecords(str)
+    for key in ("", "é", "k" * 129, "a\nb"):
+        assert not records.learn([key, "fine"])
+    assert records.record.names == ("",)
+
+
+def test_full_records_are_learned_anew_only_after_many_spans_with_other_keys() -> None:
+    records = TagRecords(str)
+    made_up = [f"k{number}" for number in range(TAG_RECORD_KEYS_MAX - 1)]
+    assert records.learn(made_up)
+    full = records.record
+    for _ in range(TAG_RECORD_MISSES_MAX - 1):
+        assert not records.learn(["component"])
+    assert records.record is full
+    assert records.learn(["component"])
+    assert records.record.names == ("", "component")
+
+
+def test_a_span_with_more_keys_than_places_changes_nothing() -> None:
+    records = TagRecords(str)
+    many = [f"k{number}" for number in range(TAG_RECORD_KEYS_MAX)]
+    assert not any(records.learn(many) for _ in range(TAG_RECORD_MISSES_MAX + 1))
+    assert records.record.names == ("",)
+
+
+def test_what_envoys_write_is_decoded_at_once_from_the_second_body_on() -> None:
+    reader = StrictReader()
+    body = (ENVOY / "json-batch-5.json").read_bytes()
+    first, learned = reader.read(body), reader._records.record
+    second = reader.read(body)
+    assert reader._records.record is learned
+    assert first is not None
+    assert second is not None
+    for span, raw in zip(second.spans, msgspec.json.decode(body), strict=True):
+        assert isinstance(span, PlainSpan)
+        assert isinstance(span.tags, TagRecord)
+        assert span.tags == raw["tags"]
+    assert first == second

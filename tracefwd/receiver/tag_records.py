@@ -1,0 +1,65 @@
+"""Records made for the tags that a mesh's spans have.
+
+Envoys write the same twenty keys, in an order that changes from span to span.  Decoded into a record with a place for
+each of them, a span's tags cost a third less than as a dictionary, and everything behind works on tuples of values in
+one order.  Keys are learned from the spans themselves: whoever finds a span with a key that has no place asks for one,
+and a new class takes the old one's place.
+
+Invariants: a record has at most ``TAG_RECORD_KEYS_MAX`` places; when they are full and ``TAG_RECORD_MISSES_MAX`` spans
+with other keys have come, all is forgotten and learned anew, so that keys which a client made up do not stay.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from tracefwd.limits import TAG_KEY_LENGTH_MAX, TAG_RECORD_KEYS_MAX, TAG_RECORD_MISSES_MAX
+from tracefwd.tag_record import TagRecord, TagRecordMeta
+
+
+class TagRecords:
+    """``record`` is the class for the keys known now; ``value_type`` is what a decoder wants of the tags' values."""
+
+    def __init__(self, value_type: Any) -> None:
+        self._value_type = value_type
+        self._misses = 0
+        self.record = self._make(())
+
+    def field(self, key: str) -> str:
+        """The record's member for this key."""
+        names = self.record.names
+        return f"at_{names.index(key)}" if key in names else "nothing"
+
+    def learn(self, keys: Iterable[str]) -> bool:
+        """Give places to these keys of a span without escapes; False when nothing has changed."""
+        known = self.record.names
+        new = [key for key in keys if key not in known or not key]
+        if not new or not all(map(_is_learnable, new)):
+            return False
+        if len(known) + len(new) > TAG_RECORD_KEYS_MAX:
+            self._misses += 1
+            if self._misses < TAG_RECORD_MISSES_MAX or len(new) >= TAG_RECORD_KEYS_MAX:
+                return False
+            known = ("",)
+        self._misses = 0
+        self.record = self._make((*known[1:], *new))
+        return True
+
+    def _make(self, keys: tuple[str, ...]) -> type[TagRecord]:
+        places = {f"at_{place}": key for place, key in enumerate(keys, 1)}
+        # A class statement cannot have fields that are known at run time only, and msgspec's own way takes no mapping.
+        return TagRecordMeta(  # type: ignore[return-value]
+            "PlacedTags",
+            (TagRecord,),
+            {
+                "__module__": __name__,
+                "__annotations__": dict.fromkeys(places, self._value_type),
+                **dict.fromkeys(places, ""),
+                "names": ("", *keys),
+            },
+            gc=False,
+            rename=places,
+        )
+
+
+def _is_learnable(key: str) -> bool:
+    return 0 < len(key) <= TAG_KEY_LENGTH_MAX and key.isascii() and key.isprintable()
