@@ -54,6 +54,11 @@ MEMBERS_PER_BODY_MAX = 1_000_000
 # Tags of one span that are looked at, where a body is long; Wavefront takes 50.
 TAGS_PER_SPAN_MAX = 1_000
 
+# What may be on its way to the spool beside ``exporter.queue_bytes_max``, per target and signal.  A burst outruns the
+# disk's thread for as long as a slow write takes; this is what a worker at its full speed (140,000 spans/s, some 60
+# bytes each when packed) gathers in two seconds, and a disk that takes longer than that is no help against bursts.
+STORING_BYTES_MAX = 16 * 2**20
+
 # --- metrics path ----------------------------------------------------------------------------
 # A longer line of an exposition is skipped.  Istio's widest are 1.4 kB; the collector's own reader ends at this.
 EXPOSITION_LINE_BYTES_MAX = 65_535

@@ -293,7 +293,7 @@ CATALOGUE: tuple[Metric, ...] = (
         "tracefwd_spool_errors_total",
         "counter",
         ("operation",),
-        "Failures of the disk under spooled batches (write, read, remove), and damaged files (damaged).",
+        "Failures of the disk under spooled batches (write, read, mark, remove), and damaged files (damaged).",
     ),
     # journal
     Metric("tracefwd_journal_bytes", "gauge", (), "Bytes of the journals on disk."),

@@ -392,7 +392,8 @@ class Stored(Struct, eq=False, gc=False):
 
     ``number`` orders the batches of a slot by age of storing, ``born_ms`` is the wall clock's.  ``seqs`` are the
     ranges of journal entries whose lines for this lane are wholly in here.  ``attempts`` counts those that failed
-    since the process began; ``maybe_sent``: an attempt before may have arrived.
+    since the process began; ``maybe_sent``: an attempt before may have arrived.  ``marked``: its file says so, or soon
+    will; ``file`` is that file's name, which is the spool's thread's business.  ``writer``: whose entries ``seqs`` are.
     """
 
     number: int
@@ -404,6 +405,9 @@ class Stored(Struct, eq=False, gc=False):
     maybe_sent: bool
     size_bytes: int
     attempts: int = 0
+    marked: bool = False
+    file: str = ""
+    writer: str = ""
 
 
 class Answer(Struct, gc=False, frozen=True):

@@ -1,9 +1,12 @@
 """Judgement over a chaos run: what every acknowledged span, every double and every sum must come to.
 
-A request is *doubtful* when its sender may not have known that it was taken: it got no whole 2xx; or a process ended
-within ``NEWS_S`` after the 2xx was written, which is what a process may take to read it and note it down; or it was a
-piece of a request that was too large, which is over only when its last piece is.  Only what was in a doubtful request
-may come again.
+A request is *doubtful* when its sender may not have known that it was taken: it got no whole 2xx; or the 2xx took about
+as long as the sender waits, which may have hung up just before; or a process ended within ``NEWS_S`` after the 2xx was
+written, which is what a process may take to read it and note it down; or it was a piece of a request that was too
+large, which is over only when its last piece is.  Only what was in a doubtful request may come again.
+
+The service has a count of its own of what may come twice.  It survives every kill, so nothing may have come again that
+is not in it.
 """
 
 from bisect import bisect_left
@@ -14,10 +17,13 @@ from typing import Any
 
 from tests.chaos import truth
 from tests.chaos.sink import Sink, Taken
+from tests.chaos.tree import REQUEST_TIMEOUT_S
 from tests.chaos.truth import Truth
 
 # From an answer's last byte to the journal: a turn of the loop, on a machine that others use as well.
 NEWS_S = 1.0
+# Of the sender's patience (``Tree``): its clock and ours began to run at different moments.
+_PATIENCE_SHARE = 0.7
 _STATES = ("delivered", "sampled_out", "blocked", "held")
 
 
@@ -54,9 +60,13 @@ def gaps(whole: dict[str, Any]) -> dict[str, int]:
 
 
 def judge(
-    known: Truth, sink: Sink, ends: Sequence[float], ledger: dict[str, Any] | None
+    known: Truth,
+    sink: Sink,
+    ends: Sequence[float],
+    ledger: dict[str, Any] | None,
+    again: dict[str, int] | None = None,
 ) -> Verdict:
-    """``ledger`` is the last one, of a service that holds nothing any more."""
+    """``ledger`` is the last one, of a service that holds nothing any more; ``again`` what it says may be doubled."""
     found = Verdict()
     states = known.states
     lost = [
@@ -72,6 +82,8 @@ def judge(
     _judge_red(found, sink, moments)
     if ledger is not None:
         _judge_ledger(found, sink, ledger)
+    if again is not None:
+        _judge_counts(found, again)
     return found
 
 
@@ -84,23 +96,41 @@ def _lag_s(taken: Taken, ends: Sequence[float]) -> float | None:
 
 
 def _is_doubtful(taken: Taken, ends: Sequence[float]) -> bool:
-    if taken.is_piece:
+    if taken.is_piece or _may_be_late(taken):
         return True
     lag_s = _lag_s(taken, ends)
     return lag_s is not None and lag_s <= NEWS_S
+
+
+def _may_be_late(taken: Taken) -> bool:
+    if taken.answered_at is None:
+        return False
+    return taken.answered_at - taken.asked_at >= _PATIENCE_SHARE * REQUEST_TIMEOUT_S
+
+
+def _told(taken: Taken, ends: Sequence[float]) -> str:
+    if taken.answered_at is None:
+        return "never answered"
+    lag_s = _lag_s(taken, ends)
+    return (
+        f"answered after {taken.answered_at - taken.asked_at:.3f} s, the next end "
+        f"{'never' if lag_s is None else f'{lag_s:.3f} s later'}"
+    )
 
 
 def _judge_doubles(found: Verdict, sink: Sink, ends: Sequence[float]) -> None:
     bound = sum(len(taken.spans) for taken in sink.requests if _is_doubtful(taken, ends))
     newest = dict(sink.first)
     wrong: list[int] = []
+    told = ""
     lag_max_s = 0.0
     for span, request in sink.again:
         before = sink.requests[newest[span]]
         newest[span] = request
         if not _is_doubtful(before, ends):
             wrong.append(span)
-        elif not before.is_piece:
+            told = _told(before, ends)
+        elif not before.is_piece and not _may_be_late(before):
             lag_max_s = max(lag_max_s, _lag_s(before, ends) or 0.0)
     found.figures |= {
         "duplicates": len(sink.again),
@@ -108,7 +138,8 @@ def _judge_doubles(found: Verdict, sink: Sink, ends: Sequence[float]) -> None:
         "duplicates_lag_s": round(lag_max_s, 3),
     }
     found.expect(
-        not wrong, f"{len(wrong)} spans came again although their 2xx was read, such as {wrong[:5]}"
+        not wrong,
+        f"{len(wrong)} spans came again although their 2xx was read, such as {wrong[-5:]} ({told})",
     )
     found.expect(len(sink.again) <= bound, f"{len(sink.again)} duplicates, bound {bound}")
 
@@ -138,6 +169,20 @@ def _judge_red(found: Verdict, sink: Sink, ends: Sequence[float]) -> None:
                 least <= total[series] <= most,
                 f"RED {name} of series {series}: {total[series]}, not within {least}..{most}",
             )
+
+
+def _judge_counts(found: Verdict, again: dict[str, int]) -> None:
+    figures = found.figures
+    for signal, name in (
+        ("spans", "duplicates"),
+        ("points", "red_invocations_surplus"),
+        ("distributions", "red_durations_surplus"),
+    ):
+        figures[f"{name}_counted"] = again[signal]
+        found.expect(
+            figures[name] <= again[signal],
+            f"{name} {figures[name]}, but only {again[signal]} were counted as maybe doubled",
+        )
 
 
 def _judge_ledger(found: Verdict, sink: Sink, ledger: dict[str, Any]) -> None:

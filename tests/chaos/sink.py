@@ -46,9 +46,11 @@ _COUNTS = re.compile(rb"#(\d+) ")
 class Taken:
     """One request's lines.  ``answered_at`` (monotonic seconds): all of a 2xx was written; None: never.
 
+    ``asked_at``: its first byte was there.
     ``is_piece``: some of its lines were in a request that was too large.  The others may be yet to come.
     """
 
+    asked_at: float = 0.0
     answered_at: float | None = None
     is_piece: bool = False
     spans: list[int] = field(default_factory=list)
@@ -119,7 +121,9 @@ class Sink:
             writer.transport.abort()
 
     async def _request(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        head = await reader.readuntil(b"\r\n\r\n")
+        first = await reader.readexactly(1)
+        asked_at = time.monotonic()
+        head = first + await reader.readuntil(b"\r\n\r\n")
         headers = {
             name.strip().lower(): value.strip()
             for name, _, value in (line.partition(b":") for line in head.split(b"\r\n")[1:-2])
@@ -145,6 +149,7 @@ class Sink:
             await self._calm.wait()
             return False
         taken = self._take(body)
+        taken.asked_at = asked_at
         if mode == TAKEN_HOLE:
             await self._calm.wait()
         if mode in (TAKEN_HOLE, TAKEN_RESET):

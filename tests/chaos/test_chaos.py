@@ -8,6 +8,7 @@ from tests.chaos import truth
 from tests.chaos.judge import NEWS_S, judge
 from tests.chaos.run import Chaos, report
 from tests.chaos.sink import Sink
+from tests.chaos.tree import REQUEST_TIMEOUT_S
 from tests.chaos.truth import Truth
 from tracefwd.ledger import empty_section
 
@@ -77,10 +78,12 @@ class World:
             self.take(red(number, 1, 0))
 
     def take(self, lines: list[bytes], answered_at: float | None = 100.0) -> None:
-        self.sink._take(b"\n".join(lines)).answered_at = answered_at
+        taken = self.sink._take(b"\n".join(lines))
+        taken.asked_at = 100.0
+        taken.answered_at = answered_at
 
-    def faults(self) -> list[str]:
-        return judge(self.truth, self.sink, self.ends, self.ledger).faults
+    def faults(self, again: dict[str, int] | None = None) -> list[str]:
+        return judge(self.truth, self.sink, self.ends, self.ledger, again).faults
 
 
 def test_the_judge_passes_what_is_right() -> None:
@@ -106,6 +109,26 @@ def test_the_judge_wants_a_reason_for_every_double() -> None:
     # A process ended before it can have read the answer.
     world.ends.append(100.0 + NEWS_S / 2)
     assert world.faults() == []
+
+
+def test_the_judge_knows_that_patience_ends() -> None:
+    """Who waits for a second may have hung up when an answer comes after one."""
+    for share, is_doubtful in ((0.99, True), (0.5, False)):
+        world = World()
+        world.sink.requests[0].answered_at = 100.0 + share * REQUEST_TIMEOUT_S
+        world.take([line(2)])
+        assert any("came again" in fault for fault in world.faults()) != is_doubtful
+
+
+def test_the_judge_compares_with_what_the_service_counted() -> None:
+    world = World()
+    world.sink.requests[0].answered_at = None
+    world.take([line(2)])
+    counted = {"spans": 1, "points": 0, "distributions": 0}
+    assert world.faults(counted) == []
+    assert world.faults({**counted, "spans": 0}) == [
+        "duplicates 1, but only 0 were counted as maybe doubled"
+    ]
 
 
 def test_the_judge_knows_pieces() -> None:

@@ -16,6 +16,8 @@ from tests.e2e.processes import ROOT, plain_environment, tracefwd
 
 # Far above what anything takes on a machine whose cores others use as well.
 PATIENCE_S = 60.0
+# What a sender of ours waits for an answer.
+REQUEST_TIMEOUT_S = 1.0
 _LOOK_AGAIN_S = 0.01
 _ADMIN_S_MAX = 10.0
 
@@ -51,11 +53,11 @@ class Tree:
             "admin": {"listen": f"127.0.0.1:{self.admin}"},
             "exporter": {
                 "targets": [target],
-                "request_timeout": "1s",
+                "request_timeout": f"{REQUEST_TIMEOUT_S:g}s",
                 "connect_timeout": "1s",
                 "batch_age_max": "100ms",
                 "batch_bytes_max": "64KiB",
-                "queue_bytes_max": self._random.choice(("512KiB", "4MiB")),
+                "queue_bytes_max": self._random.choice(("256KiB", "4MiB")),
                 "retry": {"backoff_base": "50ms", "backoff_max": "500ms"},
             },
             "red": {"interval": "1s"},
@@ -160,6 +162,25 @@ class Tree:
         """None while nobody answers."""
         found = await self._get("/ledger")
         return None if found is None else json.loads(found)
+
+    async def again(self) -> dict[str, int] | None:
+        """What it says may be doubled: spans, and spans in RED's counters and distributions."""
+        found = await self._get("/metrics")
+        if found is None:
+            return None
+        names = {
+            "spans": "tracefwd_exporter_maybe_duplicated_items_total",
+            "points": "tracefwd_exporter_red_maybe_doubled_total",
+            "distributions": "tracefwd_exporter_red_maybe_doubled_total",
+        }
+        return {
+            signal: sum(
+                int(float(line.rpartition(" ")[2]))
+                for line in found.decode().splitlines()
+                if line.startswith(name + "{") and f'signal="{signal}"' in line
+            )
+            for signal, name in names.items()
+        }
 
     async def _get(self, path: str) -> bytes | None:
         """The body of a 200."""

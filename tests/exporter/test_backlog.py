@@ -3,7 +3,10 @@
 import asyncio
 import errno
 import gzip
+import shutil
+import threading
 from collections.abc import Awaitable, Callable
+from math import inf
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -11,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.exporter.test_lane import BUSY, DELIVERED, payload
-from tracefwd.exporter import backlog, breaker
+from tracefwd.exporter import backlog, breaker, gathering
 from tracefwd.exporter.lane import Lane
 from tracefwd.exporter.route import Route
 from tracefwd.ledger import imbalance
@@ -32,10 +35,18 @@ class Journal:
     def __init__(self) -> None:
         self.told: list[tuple[int, int, dict[str, Any]]] = []
         self.launched: list[tuple[int, int]] = []
+        self.returned: list[tuple[int, int]] = []
 
     def done(self, first: int, last: int, outcome: dict[str, Any]) -> None:
         assert first <= last
         self.told.append((first, last, outcome))
+
+    def launch(self, first: int, last: int, under_way: bool) -> None:
+        assert first <= last
+        if under_way:
+            self.launched.append((first, last))
+        else:
+            self.returned.append((first, last))
 
     def seqs(self) -> list[int]:
         """Every entry that is over, as often as it was told."""
@@ -82,7 +93,7 @@ class Room:
             shelf=self.store.shelf(LANE),
             spool_after_s=self.after,
             done=None if journal is None else journal.done,
-            launched=None if journal is None else lambda *seqs: journal.launched.append(seqs),
+            launched=None if journal is None else journal.launch,
         )
 
     async def start(self) -> "Room":
@@ -103,7 +114,8 @@ class Room:
     def check(self) -> None:
         account = self.lane.account.show()
         assert imbalance(account) == 0, account
-        assert self.lane._held.size_bytes <= self.settings.queue_bytes_max
+        held = self.lane._held
+        assert held.size_bytes <= self.settings.queue_bytes_max + held.storing_bytes
 
     @property
     def files(self) -> list[Path]:
@@ -119,7 +131,12 @@ class FailingDisk(Disk):
     error = 0
     reads_fail = False
 
+    def __init__(self) -> None:
+        self.is_quick = threading.Event()
+        self.is_quick.set()
+
     def create(self, path: Path) -> int:
+        self.is_quick.wait(10)
         if self.error:
             raise OSError(self.error, "refused")
         return super().create(path)
@@ -215,6 +232,37 @@ async def test_what_memory_cannot_hold_is_late_and_not_lost(room: MakeRoom, unti
     here.check()
 
 
+async def test_a_burst_is_not_lost_to_a_slow_disk(room: MakeRoom, until: Until) -> None:
+    here = await room(queue_bytes_max=1_000)
+    here.sender.judge = lambda lines: BUSY
+    here.disk.is_quick.clear()
+    for number in range(300):
+        here.lane.offer(payload(line(number)))
+        here.check()
+        await asyncio.sleep(0)
+    assert here.lane._held.storing_bytes > 1_000
+    assert here.lane.account.dropped == {}
+    here.disk.is_quick.set()
+    here.sender.judge = lambda lines: DELIVERED
+    await until(lambda: here.lane.account.delivered == 300)
+
+
+async def test_what_is_on_its_way_to_the_disk_has_a_bound(
+    room: MakeRoom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gathering, "STORING_BYTES_MAX", 500)
+    here = await room(queue_bytes_max=1_000)
+    here.sender.judge = lambda lines: BUSY
+    here.disk.is_quick.clear()
+    for number in range(300):
+        here.lane.offer(payload(line(number)))
+        assert here.lane._held.size_bytes <= 1_500
+        await asyncio.sleep(0)
+    assert here.lane.account.dropped["queue_full"] > 0
+    here.check()
+    here.disk.is_quick.set()
+
+
 async def test_what_waits_too_long_is_spooled_in_few_files(room: MakeRoom, until: Until) -> None:
     here = await room(after=0.05, batch_bytes_max=2_000, gzip=True)
     here.sender.judge = lambda lines: BUSY
@@ -288,6 +336,51 @@ async def test_a_request_cut_off_by_the_end_is_spooled_and_may_come_twice(
     assert again == {("primary", "spans"): 1}
 
 
+async def test_a_batch_of_the_spool_that_was_under_way_when_its_process_died_is_counted(
+    room: MakeRoom, until: Until
+) -> None:
+    here = await room(after=0.01)
+    here.sender.judge = lambda lines: BUSY
+    here.lane.offer(payload(line(1)))
+    await until(lambda: here.files)
+    # Tried, and surely not taken: no mark is left.
+    await until(lambda: here.lane._backlog.shelf.due_at < inf and "+sent" not in here.files[0].name)
+    here.sender.gate = asyncio.Event()
+    await until(lambda: here.sender.in_flight == 1)
+    assert "+sent" in here.files[0].name
+    copy = here.folder.with_name("copy")
+    shutil.copytree(here.folder, copy)
+    here.sender.gate.set()
+    here.sender.gate = None
+    here.sender.judge = lambda lines: DELIVERED
+    await until(lambda: here.lane.account.held() == 0)
+    await here.stop()
+    here.folder = copy
+    here.make()
+    await here.start()
+    await until(lambda: here.lane.account.delivered == 1)
+    again = here.lane.samples()["tracefwd_exporter_maybe_duplicated_items_total"]
+    assert again == {("primary", "spans"): 1}
+
+
+async def test_a_rename_that_fails_costs_a_count_and_not_the_batch(
+    room: MakeRoom, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = await room(after=0.01)
+    here.sender.judge = lambda lines: BUSY
+    here.lane.offer(payload(line(1)))
+    await until(lambda: here.lane._backlog.shelf.due_at < inf)
+
+    def refuse(source: Path, target: Path) -> None:
+        raise OSError(errno.EROFS, "refused")
+
+    monkeypatch.setattr(here.disk, "replace", refuse)
+    here.sender.judge = lambda lines: DELIVERED
+    await until(lambda: here.lane.account.delivered == 1)
+    await until(lambda: not here.files)
+    assert here.store.samples()["tracefwd_spool_errors_total"][("mark",)] > 0
+
+
 # Fair.
 
 
@@ -359,7 +452,8 @@ async def test_without_a_disk_the_lane_is_as_without_a_spool_and_recovers(
         here.lane.offer(payload(line(number)))
         here.check()
         await asyncio.sleep(0)
-    assert set(here.lane.account.dropped) == {"queue_full"}
+    # What the disk was asked to take, and did not, has its turn in the queue again.
+    await until(lambda: set(here.lane.account.dropped) == {"queue_full"})
     assert here.files == []
     await until(lambda: not here.store.usable)
     here.disk.error = 0

@@ -127,6 +127,12 @@ class Body:
         for _ in self.pipeline.tick():
             await asyncio.sleep(0)
 
+    def again(self, signal: str) -> int:
+        """Lines that may be doubled; of RED the spans in them."""
+        red = "red_maybe_doubled" if signal != "spans" else "maybe_duplicated_items"
+        samples = self.targets[0].samples()[f"tracefwd_exporter_{red}_total"]
+        return int(samples["primary", signal])
+
     @property
     def ledger(self) -> dict[str, Any]:
         """It balances whenever it is read."""
@@ -215,6 +221,87 @@ async def test_everything_acknowledged_is_there_after_a_crash_exactly_once(world
     assert len(world.sink.first) == 200
     assert world.sink.again == []
     assert world.red() == 200
+
+
+SLOW: dict[str, Any] = {"concurrency": 1, "batch_items_max": 10, "gzip": False}
+
+
+async def test_only_what_was_under_way_counts_as_maybe_doubled(world: World) -> None:
+    """One request of ten spans was taken, and its answer lost with the worker; forty wait behind it."""
+    world.sink.trouble((sinks.TAKEN_HOLE,))
+    one = await world.body(exporter=SLOW)
+    await one.post(world.spans(10))
+    await one.until(lambda: len(world.sink.first) == 10)
+    for _ in range(4):
+        await one.post(world.spans(10))
+    assert one.again("spans") == 0
+    await one.die()
+    world.sink.calm()
+    heir = await world.body(exporter=SLOW)
+    await heir.delivers(50)
+    assert len(world.sink.first) == 50
+    assert len(world.sink.again) == heir.again("spans") == 10
+    # Its count of it dies with it no more than its ledger does.
+    await heir.die()
+    last = await world.body(exporter=SLOW)
+    assert last.again("spans") == 10
+    await last.leave()
+
+
+async def test_what_an_answer_has_turned_down_is_not_maybe_doubled(world: World) -> None:
+    world.sink.trouble((sinks.BUSY,))
+    one = await world.body()
+    await one.post(world.spans(10))
+    await one.until(lambda: one.targets[0].problems())
+    await asyncio.sleep(0.02)
+    await one.die()
+    world.sink.calm()
+    heir = await world.body()
+    await heir.delivers(10)
+    await heir.leave()
+    assert (world.sink.again, heir.again("spans")) == ([], 0)
+
+
+async def test_red_under_way_is_counted_by_its_spans(world: World) -> None:
+    one = await world.body()
+    await one.post(world.spans(24))
+    await one.delivers(24)
+    world.sink.trouble((sinks.TAKEN_HOLE,))
+    await one.tick()
+    await one.until(lambda: world.red() == 24)
+    await one.until(lambda: sum(taken.durations.total() for taken in world.sink.requests) == 24)
+    await one.die()
+    world.sink.calm()
+    heir = await world.body()
+    await heir.until(lambda: world.red() == 48)
+    assert heir.again("points") == heir.again("distributions") == 24
+    await heir.leave()
+
+
+async def test_a_batch_that_its_journal_does_not_know_of_comes_once(world: World) -> None:
+    """Death between the batch's rename and the journal's next turn; and once more while it is taken over."""
+    one = await world.body(spool={"after": 0.02}, exporter={"request_timeout": 0.05})
+    journal = one.durable._journal
+    assert journal is not None
+    world.sink.trouble((sinks.BUSY,))
+    await one.post(world.spans(30))
+    # From here on the disk takes batches and nothing else.
+    journal.done = lambda *_: None  # type: ignore[method-assign]
+    await one.until(lambda: one.durable.store.shelf("primary/spans").items == 30)
+    await one.die()
+    for dies_at in (*range(4, 60, 4), 1 << 60):
+        disk = MortalDisk()
+        disk.dies_at = dies_at
+        heir = await world.body(disk=disk)
+        if dies_at < 1 << 60:
+            await heir.die()
+    assert heir.ledger["received"] == 30
+    world.sink.calm()
+    await heir.delivers(30)
+    await heir.leave()
+    assert heir.ledger["received"] == 30
+    assert len(world.sink.first) == 30
+    assert world.sink.again == []
 
 
 async def test_what_was_delivered_before_stays_counted(world: World) -> None:

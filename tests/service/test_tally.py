@@ -171,6 +171,24 @@ class TestDurable:
         assert (whole["received"], whole["delivered"], whole["held"]) == (6, 5, 1)
         assert balance(whole)[0]
 
+    def test_what_may_be_doubled_goes_with_the_journal_and_is_counted_once(self) -> None:
+        name, at = "tracefwd_exporter_red_maybe_doubled_total", ("primary", "points")
+
+        def counted(journal: str, doubled: int, adopted: Sequence[str] = ()) -> Snapshot:
+            found = durable(journal, 0, 0, adopted=[*adopted])
+            found.samples.append((name, at, doubled))
+            return found
+
+        tally = Tally()
+        tally.update(ONE, counted("one", 7))
+        tally.retire(ONE)
+        assert tally.samples()[name] == {at: 7}
+        tally.update(HEIR, counted("two", 0))
+        assert tally.samples()[name] == {at: 7}
+        # The journal knew of two more.
+        tally.update(HEIR, counted("two", 9, ["one"]))
+        assert tally.samples()[name] == {at: 9}
+
     def test_an_heir_of_an_heir_has_it_once(self) -> None:
         tally = Tally()
         names = ["one", "two", "three"]

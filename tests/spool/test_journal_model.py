@@ -55,6 +55,16 @@ class JournalMachine(RuleBasedStateMachine):
         assert self.world is not None
         self.world.done(lane, at, number)
 
+    @rule(lane=LANE, at=st.integers(0, 3), number=st.integers(1, 9))
+    def launch(self, lane: int, at: int, number: int) -> None:
+        assert self.world is not None
+        self.world.launch(lane, at, number)
+
+    @rule(lane=LANE, at=st.integers(0, 2))
+    def take_back(self, lane: int, at: int) -> None:
+        assert self.world is not None
+        self.world.take_back(lane, at)
+
     @rule(step=st.sampled_from(["begins", "slice", "slice", "ends", "ends"]))
     def tick(self, step: str) -> None:
         assert self.world is not None

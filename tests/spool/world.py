@@ -5,9 +5,11 @@ accounts and pending work as a worker would; ``reopen`` recovers and checks the 
 
 * lines that ``flush`` called durable and no lane was done with come back; lines that are done for good do not;
 * facts that were called durable come back, or are in points that come back or are done; never both;
+* what was launched when the process died is known to be, and nothing else is;
 * nothing comes back that was not written; accounts are those of some moment since the last durable flush.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -17,7 +19,7 @@ from tracefwd.model import Identity, RedKey
 from tracefwd.spool import frames
 from tracefwd.spool.frames import pack_key
 from tracefwd.spool.journal import Journal
-from tracefwd.spool.recovered import Recovered
+from tracefwd.spool.recovered import Outstanding, Recovered
 from tracefwd.spool.recovery import recover
 from tracefwd.spool.scan import scan
 
@@ -70,6 +72,9 @@ class World:
         self.gathered: dict[str, list[int]] = {}
         self.numbers: dict[str, int] = {}
         self.tick_keys: list[str] | None = None
+        # (lane, first seq) -> last seq, now and as the last durable flush had it.
+        self.launched: dict[tuple[int, int], int] = {}
+        self.sure_launched: dict[tuple[int, int], int] = {}
 
     def open(self) -> None:
         self.start(recover(self.folder, self.disk, LANES))
@@ -127,11 +132,34 @@ class World:
         if not part:
             return
         first, last = part[0][0], part[-1][0]
+        for start, end in [*self._overlaps(lane, first, last)]:
+            if first <= start and end <= last:
+                del self.launched[lane, start]
+            else:
+                return  # a batch is over as a whole
         over = {data for seq, data in queue if first <= seq <= last}
         self.pending[lane] = [(seq, data) for seq, data in queue if data not in over]
         self.finished += len(over)
         self.maybe_done |= over
         self.journal.done(lane, first, last, msgspec.msgpack.encode(len(over)))
+
+    def launch(self, lane: int, at: int, number: int) -> None:
+        """The lane sends some of its pending entries."""
+        part = self.pending[lane][at : at + number]
+        if part and not any(self._overlaps(lane, part[0][0], part[-1][0])):
+            self.launched[lane, part[0][0]] = part[-1][0]
+            self.journal.launched(lane, part[0][0], part[-1][0])
+
+    def take_back(self, lane: int, at: int) -> None:
+        """An answer said no."""
+        firsts = sorted(first for place, first in self.launched if place == lane)
+        if at < len(firsts):
+            self.journal.returned(lane, firsts[at], self.launched.pop((lane, firsts[at])))
+
+    def _overlaps(self, lane: int, first: int, last: int) -> Iterator[tuple[int, int]]:
+        for (place, start), end in self.launched.items():
+            if place == lane and start <= last and first <= end:
+                yield start, end
 
     def tick_begins(self) -> None:
         if self.tick_keys is None:
@@ -177,6 +205,7 @@ class World:
             self.drained_facts |= self.drains_turn
             self.done_lines |= self.maybe_done
             self.sure_received, self.sure_finished = self.received, self.finished
+            self.sure_launched = dict(self.launched)
         self.turn_lines, self.turn_facts, self.drains_turn = set(), set(), set()
 
     # What becomes of it.
@@ -194,6 +223,7 @@ class World:
         for fact in facts:
             assert (fact.key.identity.service, fact.error) == self.facts[fact.duration_us]
         self.check_accounts(found)
+        self.check_launches(found, outstanding)
         self._go_on(found)
         return found
 
@@ -213,6 +243,22 @@ class World:
             for fact in facts:
                 assert self.points_of.get(fact) not in lines, "a fact is in points and comes back"
             assert not facts & self.drained_facts, "a drained fact comes back"
+
+    def check_launches(self, found: Recovered, outstanding: list[Outstanding]) -> None:
+        """Between the two flushes either may be true."""
+        if self.faults:
+            return
+        for part in outstanding:
+            lane = LANES.index(part.lane)
+            now, sure = (
+                any(
+                    place == lane and first <= part.seq <= last
+                    for (place, first), last in of.items()
+                )
+                for of in (self.launched, self.sure_launched)
+            )
+            if now == sure:
+                assert found.was_launched(part.lane, part.seq) == now, part
 
     def check_accounts(self, found: Recovered) -> None:
         received = finished = 0
@@ -239,6 +285,13 @@ class World:
         for part in found.outstanding():
             self.pending[LANES.index(part.lane)].append((part.seq, part.data))
             lines.add(part.data)
+        self.launched = {
+            (LANES.index(name), first): last
+            for name, lane_id in found.lane_ids.items()
+            if name in LANES
+            for first, last in found.launches.ranges(lane_id)
+        }
+        self.sure_launched = dict(self.launched)
         self.gathered = {}
         facts: set[int] = set()
         for fact in found.facts():
@@ -262,8 +315,11 @@ def scenario(world: World) -> None:
         world.post([SPANS, COPY], ["a", "b"], now_s=turn // 2)
         world.post([SPANS], ["c"], now_s=turn)
         world.post([], ["a"], now_s=turn)
+        world.launch(COPY, turn % 3, 1)
         world.flush()
         world.done(SPANS, 0 if turn % 2 else 1, 2)
+        if turn % 2:
+            world.take_back(COPY, 0)
         if turn == 2:
             world.tick_begins()
             world.post([], ["a", "b"])
@@ -289,6 +345,9 @@ def make_small_journal(folder: Path) -> World:
     world.post([SPANS, COPY], ["a", "b"], size=20)
     world.post([SPANS], ["b"], size=20)
     assert world.flush()
+    world.launch(COPY, 0, 1)
+    world.launch(SPANS, 0, 1)
+    world.take_back(SPANS, 0)
     world.done(SPANS, 0, 1)
     world.tick_begins()
     world.tick_slice()

@@ -17,6 +17,7 @@ from typing import Protocol
 from tracefwd.exporter.batch import Batch
 from tracefwd.exporter.compress import gzip_or_plain, plain
 from tracefwd.exporter.held import Held
+from tracefwd.exporter.lane_books import LaneBooks
 from tracefwd.exporter.origin import Origin
 from tracefwd.model import Stored
 from tracefwd.settings import ExporterSettings
@@ -69,6 +70,8 @@ class Shelf(Protocol):
 
 class LanePart(Protocol):
     """What a backlog needs of its lane."""
+
+    books: LaneBooks
 
     def spooled(self, batch: Batch, *, ok: bool) -> None:
         """The batch's way to the shelf has ended; not ok: it is back in its queue."""
@@ -189,6 +192,8 @@ class Backlog:
             for batch in group:
                 self._held.take_out(batch)
                 self._held.start_storing(batch)
+                if batch.origin is not None and batch.origin.pieces > 1:
+                    self._lane.books.launched(batch)
         return taken
 
     def _landed(self, group: list[Batch], ok: bool) -> None:

@@ -14,6 +14,15 @@ _INVOCATIONS = re.compile(rb'\.invocation\.count" ([0-9]+) ')
 _CENTROID = re.compile(rb"#([0-9]+) ")
 
 
+class Again:
+    """Lines that were sent once more although they may have arrived, and how many spans' RED was in them."""
+
+    __slots__ = ("items", "red")
+
+    def __init__(self) -> None:
+        self.items = self.red = 0
+
+
 def red_spans(signal: str, lines: bytes) -> int:
     """0 for lines that are no RED: spans, heartbeats."""
     if signal == Signal.POINTS:
@@ -24,4 +33,4 @@ def red_spans(signal: str, lines: bytes) -> int:
     return 0
 
 
-__all__ = ["red_spans"]
+__all__ = ["Again", "red_spans"]

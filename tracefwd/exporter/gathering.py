@@ -15,6 +15,7 @@ from tracefwd.exporter.compress import gzip_or_plain
 from tracefwd.exporter.held import Held
 from tracefwd.exporter.lane_books import LaneBooks
 from tracefwd.exporter.origin import Origin
+from tracefwd.limits import STORING_BYTES_MAX
 from tracefwd.model import Payload
 from tracefwd.settings import ExporterSettings
 
@@ -212,7 +213,9 @@ class Gathering:
         if size > self.queue_bytes_max:
             return False  # pushing out everything would not help
         held = self._held
-        while held.size_bytes + size > self.queue_bytes_max:
+        # What is on its way to the spool is safe in a moment: nothing acknowledged goes because a disk is slow.
+        most = self.queue_bytes_max + min(held.storing_bytes, STORING_BYTES_MAX)
+        while held.size_bytes + size > most:
             if self._backlog is not None and self._backlog.unload():
                 continue
             if self._drops_newest:

@@ -8,9 +8,9 @@
 
 1. Every item is in exactly one of these places (``held`` asks them) or has been counted as delivered, rejected,
    dropped or blocked.  All moves happen in plain calls without ``await``, so this holds at every instant.
-2. The bytes in memory stay within ``queue_bytes_max``.  Near it, and after ``spool.after``, batches go to the spool,
-   if there is one (``backlog.py``); above it the oldest batch that is not in flight is pushed out.  Bytes are those
-   that will be sent: a batch is compressed when it is closed.
+2. The bytes in memory stay within ``queue_bytes_max``, beside those that the disk is writing just now.  Near it, and
+   after ``spool.after``, batches go to the spool, if there is one (``backlog.py``); above it the oldest batch that is
+   not in flight is pushed out.  Bytes are those that will be sent: a batch is compressed when it is closed.
 3. At most ``concurrency`` requests are under way.  A batch that waits after a failure occupies none of them, so
    it does not keep fresh ones back; a short breath after each failure keeps those from hammering.  Old batches
    have a quarter of them while there are fresh ones (``turns.py``).
@@ -71,7 +71,7 @@ class Lane:
         show: Callable[[Reject], None] = lambda reject: None,
     ) -> None:
         self._held = Held()
-        self.books = LaneBooks(name, signal, self._items_held, done, show)
+        self.books = LaneBooks(name, signal, self._items_held, done, launched, show)
         self.account = self.books.account
         self.lost = self.books.lost
         self._at = (name, str(signal))
@@ -83,7 +83,6 @@ class Lane:
         self._patience = Patience(settings.retry, random)
         self._age_max = settings.retry.age_max
         self._searches = SEARCHES_MAX
-        self._tell_launch = launched
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining = False
         self._saving = False
@@ -221,11 +220,8 @@ class Lane:
         return batch
 
     def _launch(self, loop: asyncio.AbstractEventLoop, batch: Batch, route: Route) -> None:
-        origin = batch.origin
-        if self._tell_launch is not None and origin is not None and not origin.launched:
-            origin.launched = True
-            if origin.first:
-                self._tell_launch(origin.first, origin.last)
+        # The turn is written down before the request's first byte leaves: its task begins after the flush.
+        self.books.launched(batch)
         if batch.maybe_sent:
             batch.maybe_sent = False
             self.books.sent_again(batch)
@@ -301,6 +297,7 @@ class Lane:
         route.trouble = outcome.detail
         batch.attempts += 1
         batch.maybe_sent = batch.maybe_sent or outcome.ambiguous
+        self.books.returned(batch)
         breaker = route.breaker
         was_down = breaker.down
         breaker.failed(now, flight.launched_at, outage=verdicts.is_outage(outcome))
@@ -347,6 +344,8 @@ class Lane:
         elif ok:
             self._held.leave(batch)
             self.books.spooled(batch)
+        else:
+            self._gathering.make_room(0)  # there was more of it while the disk wrote
 
     def _spooled_late(self, batch: Batch, *, ok: bool) -> None:
         """After the time for leaving: it was counted as kept (the journal has it) or as dropped."""
@@ -423,6 +422,7 @@ class Lane:
         for task, flight in flights.items():
             task.cancel()
             flight.route.returned(flight.batch)
+            flight.batch.maybe_sent = True
         if self._backlog is not None:
             self._backlog.stop()
         kept = dropped = 0

@@ -12,7 +12,7 @@ from typing import Any
 from tracefwd.exporter import verdicts
 from tracefwd.exporter.batch import Batch
 from tracefwd.exporter.compress import plain
-from tracefwd.exporter.doubled import red_spans
+from tracefwd.exporter.doubled import Again, red_spans
 from tracefwd.exporter.lane_log import LaneLog
 from tracefwd.exporter.origin import Origin, add_outcome
 from tracefwd.exporter.refusals import Refusals
@@ -23,8 +23,10 @@ from tracefwd.model import Outcome, Payload, Reject, Signal, Stored
 
 Done = Callable[[int, int, dict[str, Any]], None]
 """``(first seq, last seq, outcome)``; never raises."""
-Launched = Callable[[int, int], None]
-"""``(first seq, last seq)``: lines of these entries are about to be sent for the first time."""
+Launched = Callable[[int, int, bool], None]
+"""``(first seq, last seq, True)``: lines of these entries are about to be sent, and until they are over they may have
+arrived.  With False: an answer said that none of them was taken.
+"""
 
 
 class LaneBooks:
@@ -39,6 +41,7 @@ class LaneBooks:
         signal: Signal,
         held: Callable[[], int],
         done: Done | None,
+        launched: Launched | None,
         show: Callable[[Reject], None],
     ) -> None:
         self.account = Account(held)
@@ -50,9 +53,9 @@ class LaneBooks:
         self._at = (name, str(signal))
         self._signal = signal
         self._done = done
+        self._launched = launched
         self._show = show
-        self._resent = 0
-        self._red_resent = 0
+        self.again = Again()
 
     @property
     def has_journal(self) -> bool:
@@ -61,6 +64,26 @@ class LaneBooks:
     def origin(self, first: int, last: int) -> Origin | None:
         """For lines of these entries, if there is somebody to tell."""
         return Origin(first, last) if first and self._done is not None else None
+
+    # On its way.
+
+    def launched(self, batch: Batch) -> None:
+        """It is about to be sent, or in part about to be safe elsewhere, which a crash would not know either."""
+        origin = batch.origin
+        if origin is None or not origin.first or origin.launched == origin.last:
+            return
+        origin.launched = origin.last
+        if self._launched is not None:
+            self._launched(origin.first, origin.last, True)
+
+    def returned(self, batch: Batch) -> None:
+        """None of it was taken.  What became of its origin's other pieces is another matter."""
+        origin = batch.origin
+        if origin is None or not origin.launched or origin.pieces > 1 or batch.maybe_sent:
+            return
+        origin.launched = 0
+        if self._launched is not None:
+            self._launched(origin.first, origin.last, False)
 
     # The end of a batch, or of a part of one.
 
@@ -138,8 +161,8 @@ class LaneBooks:
         self.count_again(payload.items, payload.data)
 
     def count_again(self, items: int, lines: bytes) -> None:
-        self._resent += items
-        self._red_resent += red_spans(self._signal, lines)
+        self.again.items += items
+        self.again.red += red_spans(self._signal, lines)
 
     def samples(self) -> Samples:
         prefix = "tracefwd_exporter_"
@@ -147,10 +170,10 @@ class LaneBooks:
         dropped = self.account.dropped
         total: Samples = {
             f"{prefix}dropped_items_total": {(*at, why): n for why, n in dropped.items()},
-            f"{prefix}maybe_duplicated_items_total": {at: self._resent},
+            f"{prefix}maybe_duplicated_items_total": {at: self.again.items},
         }
         if self._signal in (Signal.POINTS, Signal.DISTRIBUTIONS):
-            total[f"{prefix}red_maybe_doubled_total"] = {at: self._red_resent}
+            total[f"{prefix}red_maybe_doubled_total"] = {at: self.again.red}
         too_long = self.account.rejected.get("too_long_for_target", 0)
         if too_long:
             total[f"{prefix}rejected_items_total"] = {(*at, "too_long_for_target"): too_long}

@@ -13,7 +13,8 @@ class Origin:
     """``first`` and ``last`` are the entries' seqs (0: none); ``stored`` is the batch on disk to remove at the end.
 
     ``items`` counts the lines that are not over, ``pieces`` the batches there have been; ``held_open``: more lines of
-    the last entry are coming; ``launched``: some were sent.  ``outcome`` says what became of the others: ``delivered``,
+    the last entry are coming; ``launched`` is the last seq of which lines may have been sent (0: none).
+    ``outcome`` says what became of the others: ``delivered``,
     ``unacknowledged`` (of these), ``spooled``, and ``rejected`` and ``dropped`` by reason; zeros are left out.
     """
 
@@ -26,7 +27,7 @@ class Origin:
         self.items = 0
         self.pieces = 0
         self.held_open = False
-        self.launched = False
+        self.launched = 0
         self.outcome: dict[str, Any] = {}
 
     def gain(self, items: int, pieces: int = 1) -> None:

@@ -40,7 +40,7 @@ class Target:
         shelves: Callable[[str], Shelf] | None = None,
         spool_after_s: float = 30.0,
         done: Callable[[str, int, int, dict[str, Any]], None] | None = None,
-        launched: Callable[[str, int, int], None] | None = None,
+        launched: Callable[[str, int, int, bool], None] | None = None,
     ) -> None:
         self.name = settings.name
         self.role = settings.role
@@ -65,6 +65,7 @@ class Target:
                 show=self._show,
             )
         self.accounts: dict[Signal, Account] = {s: lane.account for s, lane in self._lanes.items()}
+        self.again = {signal: lane.books.again for signal, lane in self._lanes.items()}
 
     def _routes(self, signal: Signal) -> list[Route]:
         if signal not in self._destinations[0].senders:

@@ -276,7 +276,11 @@ class Adoption:
         gained: history.Totals = {}
         for lane, items, data in unit.payloads:
             target, signal = self._way_of(lane)
-            offers.append((target, Payload(signal, data, items)))
+            payload = Payload(signal, data, items)
+            offers.append((target, payload))
+            if estate.found.was_launched(lane, unit.step):
+                # Of all others it is known that they were not sent.
+                target.offered_again(payload)
             estate.outstanding[lane] = estate.outstanding.get(lane, 0) - items
             for name in self._names_of(lane):
                 self._books.arrive(name, items)
@@ -287,8 +291,6 @@ class Adoption:
         ]
         seq = self._step(estate, unit, estate.origin, gained, payloads)
         for target, payload in offers:
-            # Whether the dead worker had sent it already nobody knows.
-            target.offered_again(payload)
             self._pipeline.offer_again(target, payload, seq)
 
     def _lose_unread(self, estate: Estate) -> None:

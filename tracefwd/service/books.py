@@ -6,17 +6,22 @@
 Both are received and held from the moment at which the dead worker's history is taken over, so that every read of the
 ledger has all of it, however long it takes.  In our journal, too, batches are received from then on, wherever their
 files are just now; lines are the dead one's until they come.
+
+What may be doubled is no part of any balance and goes with them: the count of it must not die with a worker.
 """
 
 from collections.abc import Callable
 from typing import NamedTuple
 
 from tracefwd import ledger
+from tracefwd.exporter.doubled import Again
 from tracefwd.ledger import Account
 from tracefwd.service import history
 
 # Lanes have all states of their lines; the pipeline's own pass lines on; failovers' lines are some lane's.
 LANE, OWN, COPY = "lane", "own", "copy"
+# Behind a lane's name.
+_AGAIN = "#again"
 
 
 class Book(NamedTuple):
@@ -33,10 +38,13 @@ class Books:
         self._balanced_with = balanced_with
         self._coming: dict[str, int] = {}
         self._resting: dict[str, int] = {}
+        self._again: dict[str, Again] = {}
 
-    def add(self, name: str, account: Account, kind: str) -> None:
+    def add(self, name: str, account: Account, kind: str, again: Again | None = None) -> None:
         self.books[name] = Book(account, kind)
         self._coming[name] = self._resting[name] = 0
+        if again is not None:
+            self._again[name + _AGAIN] = again
         if kind != OWN:  # those ask the lane
             held: Callable[[], int] = account.held
             account.held = lambda: held() + self._coming[name] + self._resting[name]
@@ -51,6 +59,8 @@ class Books:
         for name, (account, _) in self.books.items():
             found[name] = part = history.totals_of(account)
             part["received"] -= self._coming[name]
+        for name, again in self._again.items():
+            found[name] = {"items": again.items, "red": again.red}
         return found
 
     def gained(self) -> history.Totals:
@@ -102,4 +112,8 @@ class Books:
             gained[name] = history.passed_on(total.get(name, {}), passed)
         for name, part in gained.items():
             history.restore(self.books[name].account, part)
+        for name, again in self._again.items():
+            gained[name] = part = total.get(name, {})
+            again.items += part.get("items", 0)
+            again.red += part.get("red", 0)
         return history.gains(gained, {})

@@ -28,6 +28,7 @@ from tracefwd.service import history
 from tracefwd.service.adoption import Adoption, Estate, read_estate
 from tracefwd.service.books import COPY, LANE, OWN, Books
 from tracefwd.service.lives import Life, Lives
+from tracefwd.service.settling import settle
 from tracefwd.settings import Settings
 from tracefwd.spool import frames
 from tracefwd.spool.disk import Disk
@@ -76,6 +77,7 @@ class Durable:
             wall_ms=lambda: time.time_ns() // 1_000_000,
             complain=self._log.note,
             disk=self._disk,
+            writer=self._life.key,
         )
         self._pipeline: Pipeline | None = None
         self._targets: dict[str, Target] = {}
@@ -116,6 +118,10 @@ class Durable:
         """For lanes to tell; None without a journal."""
         return None if self._level == "memory" else self._done
 
+    @property
+    def launched(self) -> Callable[[str, int, int, bool], None] | None:
+        return None if self._level == "memory" else self._launched
+
     def connect(self, pipeline: Pipeline, targets: Sequence[Target]) -> None:
         """A tee is a copy that nobody waits for, and not worth writing everything twice."""
         self._pipeline = pipeline
@@ -126,7 +132,7 @@ class Durable:
         for target in targets:
             for signal, account in target.accounts.items():
                 lane = f"{target.name}/{signal}"
-                self._books.add(lane, account, LANE)
+                self._books.add(lane, account, LANE, target.again[signal])
                 if target.name in self._targets:
                     self._lanes[lane] = len(self._lanes)
             target.tell_found(self._books.found)
@@ -274,6 +280,13 @@ class Durable:
         # Also for a batch of the spool, whose file goes in the next turn: by then the accounts are written.
         self._want_flush()
 
+    def _launched(self, lane: str, first: int, last: int, under_way: bool) -> None:
+        if self._journal is None or lane not in self._lanes:
+            return
+        tell = self._journal.launched if under_way else self._journal.returned
+        tell(self._lanes[lane], first, last)
+        self._want_flush()
+
     # Putting down
 
     def _want_flush(self) -> None:
@@ -348,7 +361,10 @@ class Durable:
     async def _read(self, dead: Sequence[Life]) -> list[Estate]:
         loop = asyncio.get_running_loop()
         read = partial(read_estate, disk=self._disk, lanes=[*self._lanes])
-        return [await loop.run_in_executor(None, read, life) for life in dead]
+        estates = [await loop.run_in_executor(None, read, life) for life in dead]
+        # Before any batch is moved: what is on disk twice is so in one place then.
+        await loop.run_in_executor(None, settle, estates, self._disk)
+        return estates
 
     async def _take_late(self, dead: Sequence[Life]) -> None:
         estates = await self._read(dead)

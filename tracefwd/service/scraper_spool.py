@@ -32,7 +32,7 @@ class ScraperSpool:
 
     # Without a journal there is nothing to adopt, and lanes have nobody to tell.
     name = ""
-    done = None
+    done = launched = None
 
     def __init__(self, settings: SpoolSettings, *, disk: Disk | None = None) -> None:
         disk = Disk() if disk is None else disk

@@ -22,7 +22,7 @@ from tracefwd.service.arguments import UsageError
 from tracefwd.service.scraper_spool import FOLDER as SCRAPER
 from tracefwd.service.units import format_duration, format_size
 from tracefwd.settings import Settings
-from tracefwd.spool.batch_file import BatchFolder, DamagedError, Named, name_of
+from tracefwd.spool.batch_file import BatchFolder, DamagedError, Named
 from tracefwd.spool.disk import Disk
 from tracefwd.spool.recovery import recover
 
@@ -257,7 +257,7 @@ def _batches(folder: Path, disk: Disk) -> Iterator[tuple[Named, Stored | None, s
 def _read(folder: Path, disk: Disk, stored: Stored) -> tuple[bytes, str]:
     """A batch's lines, or why there are none."""
     try:
-        data = BatchFolder(folder / "batches", disk).read(name_of(stored))
+        data = BatchFolder(folder / "batches", disk).read(stored.file)
         return plain(data, stored.encoding), ""
     except DamagedError as damage:
         return b"", str(damage)

@@ -6,7 +6,7 @@
 3. What a worker did between its last snapshot and its death (at most a second's worth) is unknown: spans that
    came in then are in no count, spans that were delivered then count as dropped.
 4. A worker with a journal leaves its whole ledger there, to the last turn.  Its last snapshot stands in for it until a
-   worker says that it has adopted that journal.
+   worker says that it has adopted that journal.  So do the few counters that a journal has as well.
 5. Batches in the spool of one without a journal outlive it: they stay held until a successor of its slot speaks, who
    finds them there and counts them as received.  (Those that were being sent count as dropped, and again as received.)
 
@@ -23,6 +23,10 @@ from tracefwd.service.control import Snapshot
 
 # Beside the top level, which counts spans for the primary target.
 SECTIONS = (Signal.SPAN_LOGS, Signal.POINTS, Signal.DISTRIBUTIONS)
+_JOURNALLED = (
+    "tracefwd_exporter_maybe_duplicated_items_total",
+    "tracefwd_exporter_red_maybe_doubled_total",
+)
 STATES = ("received", "delivered", "sampled_out", "blocked", "rejected", "dropped", "held")
 
 
@@ -104,6 +108,7 @@ class Tally:
         self._latest: dict[Life, Snapshot] = {}
         # By journal: the ledgers of the dead that nobody has adopted yet.
         self._left: dict[str, dict[str, Any]] = {}
+        self._left_samples: dict[str, metrics.Samples] = {}
         # By slot: what rests in the spools of dead workers without a journal, as held.
         self._resting: dict[int, dict[str, Any]] = {}
 
@@ -111,6 +116,7 @@ class Tally:
         self._resting.pop(life.slot, None)
         for name in snapshot.adopted:
             self._left.pop(name, None)
+            self._left_samples.pop(name, None)
         self._latest[life] = snapshot
         if snapshot.rejected_samples is not None:
             self._latest_rejected[life] = snapshot.rejected_samples
@@ -133,6 +139,9 @@ class Tally:
         lost = 0
         if snapshot.journal:
             self._left[snapshot.journal] = snapshot.ledger
+            self._left_samples[snapshot.journal] = {
+                name: samples.pop(name) for name in _JOURNALLED if name in samples
+            }
         else:
             resting = self._resting.setdefault(life.slot, empty_ledger())
             ledger.add(resting, _take_resting(snapshot))
@@ -155,7 +164,8 @@ class Tally:
 
     def samples(self) -> metrics.Samples:
         total: metrics.Samples = {}
-        metrics.add(total, self._base_samples)
+        for left in (self._base_samples, *self._left_samples.values()):
+            metrics.add(total, left)
         for snapshot in self._latest.values():
             metrics.add(total, _samples(snapshot))
         return total

@@ -149,6 +149,7 @@ def make_targets(
                 shelves=None if spool is None else spool.shelf,
                 spool_after_s=settings.spool.after,
                 done=None if spool is None or target.role == "tee" else spool.done,
+                launched=None if spool is None or target.role == "tee" else spool.launched,
             ),
         )
         for target in exporter.targets

@@ -1,11 +1,13 @@
 """One batch, one file: how it is named, framed, written and read back; the folder of a slot as a list of them.
 
-    NUMBER+BORN_MS+ITEMS+TARGET+SIGNAL.batch      0x54 "FWB" version, header length, header crc, header, data
+    NUMBER+BORN_MS+ITEMS+TARGET+SIGNAL[+sent].batch      0x54 "FWB" version, header length, header crc, header, data
 
 1. A file is written under another name and renamed when it is whole, so under ``.batch`` there is never half of one:
    whatever breaks one later (a disk, a power cut without ``sync``) breaks that file alone.
 2. The name repeats what the ledger needs, so that even a file with nothing in it says how many lines were lost.
-3. Header and data have a checksum each; what does not fit is ``DamagedError``, never a guess.
+3. ``+sent`` stands in the name while a request with the batch may be under way, so that a crash does not forget it.
+4. A header says which life wrote it: the seqs in it are that one's, wherever the file is now.
+5. Header and data have a checksum each; what does not fit is ``DamagedError``, never a guess.
 
 No bounds and no policy here (``store.py``), no event loop: everything blocks and may raise ``OSError``.
 """
@@ -30,8 +32,9 @@ _HEADER_BYTES_MAX = 2**20
 # What is read to learn a file's header: nearly every header is under a hundred bytes.
 _HEADER_BYTES_FIRST = 4_096
 _NAME = re.compile(
-    r"([0-9]{1,18})\+([0-9]{1,18})\+([0-9]{1,9})\+([A-Za-z0-9][A-Za-z0-9._-]{0,62})\+([a-z_]{1,32})\.batch"
+    r"([0-9]{1,18})\+([0-9]{1,18})\+([0-9]{1,9})\+([A-Za-z0-9][A-Za-z0-9._-]{0,62})\+([a-z_]{1,32})(\+sent)?\.batch"
 )
+_SENT = "+sent"
 _SUFFIX_OPEN = ".open"
 
 
@@ -50,6 +53,7 @@ class _Header(msgspec.Struct, gc=False):
     maybe_sent: bool
     size: int
     crc: int
+    writer: str = ""
 
 
 class Named(NamedTuple):
@@ -60,15 +64,20 @@ class Named(NamedTuple):
     born_ms: int
     items: int
     lane: str
+    sent: bool
 
 
 class BatchFolder:
-    """The batches of one slot.  ``sync``: a batch survives a loss of power when ``write`` has returned."""
+    """The batches of one slot.  ``sync``: a batch survives a loss of power when ``write`` has returned.
 
-    def __init__(self, folder: Path, disk: Disk, *, sync: bool = False) -> None:
+    ``writer`` is the life that writes here.
+    """
+
+    def __init__(self, folder: Path, disk: Disk, *, sync: bool = False, writer: str = "") -> None:
         self.folder = folder
         self._disk = disk
         self._sync = sync
+        self._writer = writer
 
     def create(self) -> None:
         self._disk.make_folder(self.folder)
@@ -80,9 +89,9 @@ class BatchFolder:
             match = _NAME.fullmatch(name)
             if match is None:
                 continue
-            number, born_ms, items, target, signal = match.groups()
+            number, born_ms, items, target, signal, sent = match.groups()
             lane = f"{target}/{signal}"
-            found.append(Named(name, int(number), int(born_ms), int(items), lane))
+            found.append(Named(name, int(number), int(born_ms), int(items), lane, bool(sent)))
         return sorted(found, key=lambda named: named.number)
 
     def clear_unfinished(self) -> None:
@@ -103,10 +112,12 @@ class BatchFolder:
                 stored.maybe_sent,
                 len(data),
                 zlib.crc32(data),
+                self._writer,
             )
         )
         content = b"".join([_MAGIC, _FRAME.pack(len(head), zlib.crc32(head)), head, data])
-        path = self.folder / name_of(stored)
+        stored.file = name_of(stored)
+        path = self.folder / stored.file
         unfinished = path.with_name(path.name + _SUFFIX_OPEN)
         try:
             self._fill(unfinished, content)
@@ -131,12 +142,19 @@ class BatchFolder:
         finally:
             self._disk.close(fd)
         header, begin = _parsed(start)
-        stored = _stored(named.number, header, size)
-        if name_of(stored) != named.name:
+        stored = _stored(named, header, size)
+        if _marked_name(stored, sent=named.sent) != named.name:
             raise DamagedError("its name and its header differ")
         if size != begin + header.size:
             raise DamagedError(f"{size} bytes instead of {begin + header.size}")
         return stored
+
+    def mark(self, stored: Stored, *, sent: bool) -> None:
+        """Whether it may have been sent, in its name."""
+        name = _marked_name(stored, sent=sent)
+        if name != stored.file:
+            self._disk.replace(self.folder / stored.file, self.folder / name)
+            stored.file = name
 
     def read(self, name: str) -> bytes:
         """The data, checked.  Raises ``DamagedError``; a file that is gone is one."""
@@ -179,7 +197,8 @@ class BatchFolder:
         moved: list[Named] = []
         for named in names:
             target, _, signal = named.lane.partition("/")
-            name = _name(number, named.born_ms, named.items, target, signal)
+            mark = _SENT if named.sent else ""
+            name = _name(number, named.born_ms, named.items, target, signal + mark)
             try:
                 self._disk.replace(other.folder / named.name, self.folder / name)
             except OSError:
@@ -225,8 +244,14 @@ class BatchFolder:
 
 
 def name_of(stored: Stored) -> str:
+    """Of a new file."""
+    return _marked_name(stored, sent=False)
+
+
+def _marked_name(stored: Stored, *, sent: bool) -> str:
     target, _, signal = stored.lane.partition("/")
-    return _name(stored.number, stored.born_ms, stored.items, target, signal)
+    mark = _SENT if sent else ""
+    return _name(stored.number, stored.born_ms, stored.items, target, signal + mark)
 
 
 def _name(number: int, born_ms: int, items: int, target: str, signal: str) -> str:
@@ -247,14 +272,17 @@ def _parsed(content: bytes) -> tuple[_Header, int]:
         raise DamagedError("its header cannot be read") from problem
 
 
-def _stored(number: int, header: _Header, size: int) -> Stored:
+def _stored(named: Named, header: _Header, size: int) -> Stored:
     return Stored(
-        number=number,
+        number=named.number,
         lane=header.lane,
         items=header.items,
         born_ms=header.born_ms,
         encoding=header.encoding,
         seqs=header.seqs,
-        maybe_sent=header.maybe_sent,
+        maybe_sent=header.maybe_sent or named.sent,
         size_bytes=size,
+        marked=named.sent,
+        file=named.name,
+        writer=header.writer,
     )

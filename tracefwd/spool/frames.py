@@ -15,6 +15,8 @@ sends cannot pass for a frame when a reader searches for the next one behind dam
     ENTRY        see ``put_entry``                       FACTS      seq u64, now_s u64, (id << 1 | error u64, us u64)*
     DONE         lane u32, first u64, last u64, outcome  DRAINED    seq u64, id u32*
     OUTSTANDING  lane u32, below seq u64, seq u64*       SWEPT      seq u64
+    LAUNCHED     lane u32, first u64, last u64
+    RETURNED     lane u32, first u64, last u64
 
 A lane is written as the CRC-32 of its name, so an entry can be read when the START of its segment cannot.
 """
@@ -38,7 +40,7 @@ except ImportError:  # no wheel for this platform; three times slower
 _T = TypeVar("_T")
 VERSION = 1
 MAGIC: Final = b"\xfe\xa5\xf7"
-START, STATE, ENTRY, DONE, OUTSTANDING = 1, 2, 3, 4, 5
+START, STATE, ENTRY, DONE, OUTSTANDING, LAUNCHED, RETURNED = 1, 2, 3, 4, 5, 6, 7
 RED_START, KEYS, FACTS, DRAINED, SWEPT = 17, 18, 19, 20, 21
 # Flags of an ENTRY: valid only with a mark in the RED log; taken over from another journal.
 MARKED, ADOPTED = 1, 2
@@ -214,6 +216,14 @@ def done(lane: int, first: int, last: int, outcome: bytes) -> bytes:
     return seal(DONE, _DONE.pack(lane, first, last) + outcome)
 
 
+def launched(lane: int, first: int, last: int) -> bytes:
+    return seal(LAUNCHED, _DONE.pack(lane, first, last))
+
+
+def returned(lane: int, first: int, last: int) -> bytes:
+    return seal(RETURNED, _DONE.pack(lane, first, last))
+
+
 def outstanding(lane: int, below: int, seqs: "array[int]") -> bytes:
     return seal(OUTSTANDING, _LANE_BELOW.pack(lane, below) + _little_endian(seqs))
 
@@ -299,6 +309,7 @@ def _read(unpack: Callable[[bytes], _T], payload: bytes) -> _T:
 
 
 def read_done(payload: bytes) -> Done:
+    """Also of LAUNCHED and RETURNED, whose outcome is empty."""
     if len(payload) < _DONE.size:
         raise BadFrameError("too short for a DONE")
     lane, first, last = _DONE.unpack_from(payload)

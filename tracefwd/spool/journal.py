@@ -1,11 +1,11 @@
 """Journal: what a worker slot has accepted and what became of it, in two logs.
 
-    data log   entries (counts, lines per lane), what lanes are done with, states of the ledger
+    data log   entries (counts, lines per lane), what lanes send and are done with, states of the ledger
     RED log    facts of every span, which keys' facts were drained into which entry
 
 1. All calls of one turn of the loop are buffered; ``flush`` puts down the data log, then the RED log.  An entry of a
    journal with RED is valid only with a mark behind it there, so lines and RED are kept or lost together.
-2. A data segment begins with everything that is needed once all older ones are gone: lanes, what is pending, the state.
+2. A data segment begins with all that is needed once older ones are gone: lanes, what is pending or sent, the state.
    So an older segment goes as soon as nothing in it is pending, whether still older ones are needed or not.
 3. A tick begins a RED segment; when it has ended, the older ones go.
 4. A log that cannot write degrades: frames are discarded, ``flush`` says False, answers are worth what they are at
@@ -80,6 +80,7 @@ class Journal:
             self._red = RedLog(log, seq=seq, swept=swept, void=void)
         self._buffer = self._data.buffer
         self._pending = recovered.pending
+        self._launches = recovered.launches
         self._next_seq = self._first_seq = recovered.next_seq
         self._adopted = dict(recovered.adopted)
         # The turn: what the buffer holds.
@@ -157,6 +158,18 @@ class Journal:
 
     # Lanes.
 
+    def launched(self, lane: int, first: int, last: int) -> None:
+        """Lines of these entries are about to be sent; put down with the turn, so before they leave."""
+        lane_id = self._lane_ids[lane]
+        self._launches.begin(lane_id, first, last)
+        self._buffer.append(frames.launched(lane_id, first, last))
+
+    def returned(self, lane: int, first: int, last: int) -> None:
+        """An answer said that none of what was launched was taken."""
+        lane_id = self._lane_ids[lane]
+        self._launches.end(lane_id, first, last)
+        self._buffer.append(frames.returned(lane_id, first, last))
+
     def done(self, lane: int, first: int, last: int, outcome: bytes) -> None:
         """Nothing is left to do in ``lane`` for ``first`` to ``last``; ``outcome`` is what became of its lines."""
         lane_id = self._lane_ids[lane]
@@ -167,6 +180,7 @@ class Journal:
         if fresh and fresh[0] <= last:
             fresh[:] = [seq for seq in fresh if not first <= seq <= last]
         self._pending.done(lane_id, first, last)
+        self._launches.end(lane_id, first, last)
         self._has_removable = True
 
     # The tick.
@@ -293,8 +307,11 @@ class Journal:
 
     def _data_head(self, below: int) -> bytes:
         lanes = dict.fromkeys([*self._lane_ids, *self._pending.lanes()])
-        pending = (frames.outstanding(lane, below, self._pending.seqs(lane)) for lane in lanes)
-        return b"".join([frames.start(self.lanes), *pending])
+        parts = [frames.start(self.lanes)]
+        for lane in lanes:
+            parts.append(frames.outstanding(lane, below, self._pending.seqs(lane)))
+            parts += [frames.launched(lane, *part) for part in self._launches.ranges(lane)]
+        return b"".join(parts)
 
     def _state_frame(self) -> bytes:
         return frames.state(self._next_seq, self._adopted, self._state())

@@ -68,6 +68,11 @@ class Pending:
         at = bisect_left(seqs, seq)
         return at < len(seqs) and seqs[at] == seq
 
+    def touches(self, lane: int, first: int, last: int) -> bool:
+        """Whether anything from ``first`` to ``last`` is pending."""
+        parts = (share.lanes.get(lane) for share in self._shares)
+        return any(seqs and bisect_left(seqs, first) < bisect_right(seqs, last) for seqs in parts)
+
     def seqs(self, lane: int) -> "array[int]":
         """All that is pending for a lane, ascending."""
         found: array[int] = array("Q")

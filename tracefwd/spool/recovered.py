@@ -13,6 +13,7 @@ from typing import NamedTuple, TypeVar
 from tracefwd.model import RedKey
 from tracefwd.spool import frames
 from tracefwd.spool.disk import Disk
+from tracefwd.spool.launches import Launches
 from tracefwd.spool.log import Segment
 from tracefwd.spool.pending import Pending
 from tracefwd.spool.scan import Damage, scan
@@ -72,6 +73,7 @@ class Recovered:
     counts: dict[bytes, int] = field(default_factory=dict)
     outcomes: dict[tuple[str, bytes], int] = field(default_factory=dict)
     pending: Pending = field(default_factory=Pending)
+    launches: Launches = field(default_factory=Launches)
     lane_ids: dict[str, int] = field(default_factory=dict)
     next_seq: int = 1
     adopted: dict[str, int] = field(default_factory=dict)
@@ -106,6 +108,10 @@ class Recovered:
                 for lane_id, items, data in entry.payloads:
                     if self.pending.has(segment.number, lane_id, entry.seq):
                         yield Outstanding(names[lane_id], entry.seq, items, data)
+
+    def was_launched(self, lane: str, seq: int) -> bool:
+        """Whether lines of this entry may be at the lane's destination already."""
+        return self.launches.has(self.lane_ids[lane], seq)
 
     def facts(self) -> Iterator[Fact]:
         """Facts that are in no entry's points."""

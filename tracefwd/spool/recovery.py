@@ -130,6 +130,8 @@ class _DataFold:
             frames.ENTRY: self._entry,
             frames.DONE: self._done,
             frames.OUTSTANDING: self._outstanding,
+            frames.LAUNCHED: self._launched,
+            frames.RETURNED: self._returned,
         }
 
     def fold(self, segment: Segment) -> None:
@@ -183,10 +185,21 @@ class _DataFold:
         if done is None:
             return
         found.pending.done(done.lane_id, done.first, done.last)
+        found.launches.end(done.lane_id, done.first, done.last)
         # What became of an entry that never was must not count either.
         if not self._discarded_from or done.last < self._discarded_from:
             key = (done.lane_id, done.outcome)
             self._outcomes[key] = self._outcomes.get(key, 0) + 1
+
+    def _launched(self, frame: frames.Frame) -> None:
+        part = read(frames.read_done, frame, frames.LAUNCHED, self._found.damage)
+        if part is not None:
+            self._found.launches.begin(part.lane_id, part.first, part.last)
+
+    def _returned(self, frame: frames.Frame) -> None:
+        part = read(frames.read_done, frame, frames.RETURNED, self._found.damage)
+        if part is not None:
+            self._found.launches.end(part.lane_id, part.first, part.last)
 
     def _outstanding(self, frame: frames.Frame) -> None:
         found = self._found
@@ -195,6 +208,8 @@ class _DataFold:
             return
         lane_id, below, seqs = part
         found.pending.keep_only(lane_id, below, seqs)
+        # What is launched is listed behind it.
+        found.launches.end(lane_id, 0, below - 1)
         if below > self._listed_below:
             self._listed_below = below
             self._drains_listed.clear()

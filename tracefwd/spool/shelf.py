@@ -40,6 +40,8 @@ class Keeper(Protocol):
 
     def read(self, stored: Stored) -> asyncio.Future[bytes]: ...
 
+    def unmark(self, stored: Stored) -> None: ...
+
     def remove(self, stored: Stored) -> None: ...
 
     def expire(self, shelf: "Shelf") -> None: ...
@@ -130,6 +132,8 @@ class Shelf:
 
     def put_back(self, stored: Stored, not_before: float) -> None:
         """It rests here again; ``next`` passes it over until ``not_before`` (loop time)."""
+        if stored.marked and not stored.maybe_sent:
+            self._store.unmark(stored)
         self._rest(stored)
         heappush(self._waiting, (not_before, stored.number))
 

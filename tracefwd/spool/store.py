@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from tracefwd.metrics import Samples
 from tracefwd.model import Stored
 from tracefwd.settings import SpoolSettings
-from tracefwd.spool.batch_file import BatchFolder, DamagedError, Named, name_of
+from tracefwd.spool.batch_file import BatchFolder, DamagedError, Named
 from tracefwd.spool.disk import Disk
 from tracefwd.spool.shelf import Landed, Make, Shelf
 
@@ -66,11 +66,13 @@ class BatchStore:
         wall_ms: Callable[[], int],
         complain: Complain,
         disk: Disk | None = None,
+        writer: str = "",
     ) -> None:
         self.age_max_s = settings.age_max
         self.drops_newest = settings.full == "drop_newest"
         self._disk = Disk() if disk is None else disk
-        self._folder = BatchFolder(folder, self._disk, sync=settings.durability == "fsync")
+        sync = settings.durability == "fsync"
+        self._folder = BatchFolder(folder, self._disk, sync=sync, writer=writer)
         self._bytes_max = settings.bytes_max
         self._wall_ms = wall_ms
         self._complain = complain
@@ -87,7 +89,7 @@ class BatchStore:
         self._number = 1
         self._errors: dict[str, int] = {}
         # Over but not yet gone, because the disk refuses to forget: at most all files there are.
-        self._unforgotten: list[tuple[str, int]] = []
+        self._unforgotten: list[tuple[Callable[[], str], int]] = []
         self._refusal = ""
         # The wall clock minus the loop's, in seconds.
         self._wall_offset_s = 0.0
@@ -181,12 +183,32 @@ class BatchStore:
         return True
 
     def read(self, stored: Stored) -> "asyncio.Future[bytes]":
-        future = self._in_thread(partial(self._folder.read, name_of(stored)))
+        # Who has its data may send it; one thread does both, in this order.
+        self._mark(stored, sent=True)
+        future = self._in_thread(lambda: self._folder.read(stored.file))
         future.add_done_callback(self._count_read)
         return future
 
+    def unmark(self, stored: Stored) -> None:
+        self._mark(stored, sent=False)
+
+    def _mark(self, stored: Stored, *, sent: bool) -> None:
+        if stored.marked == sent or self._is_closed:
+            return
+        stored.marked = sent
+
+        def done(future: "asyncio.Future[None]") -> None:
+            if (failure := _failure(future)) is not None and not future.cancelled():
+                self._count("mark")
+                text = f"batches in {self._where} could not be renamed ({_why(failure)})"
+                advice = "what a crash sends again may be counted wrongly"
+                self._complain("mark", logging.WARNING, 1, f"{text}: {advice}")
+
+        marking = self._in_thread(partial(self._folder.mark, stored, sent=sent))
+        marking.add_done_callback(done)
+
     def remove(self, stored: Stored) -> None:
-        self._remove(name_of(stored), _blocks(stored.size_bytes))
+        self._remove(lambda: stored.file, _blocks(stored.size_bytes))
 
     def expire(self, shelf: Shelf) -> None:
         oldest_ms = self._now_ms() - self.age_max_s * 1000
@@ -212,7 +234,8 @@ class BatchStore:
             self.remove(stored)
         return True
 
-    def _remove(self, name: str, size_bytes: int) -> None:
+    def _remove(self, name: Callable[[], str], size_bytes: int) -> None:
+        """``name`` is asked in the thread: what was to be renamed before has that name by then."""
         if self._is_closed:
             return  # the next process finds it, and sends it again
 
@@ -230,7 +253,7 @@ class BatchStore:
             self._complain("remove", logging.ERROR, 1, f"{text}: a restart would send them again")
 
         self._leaving_bytes += size_bytes
-        self._in_thread(partial(self._folder.remove, name)).add_done_callback(done)
+        self._in_thread(lambda: self._folder.remove(name())).add_done_callback(done)
 
     # The look at the folder.
 
@@ -282,7 +305,7 @@ class BatchStore:
             text = f"lines lost in {self._where}/{named.name}: {damage}"
             self._complain("damaged", logging.ERROR, named.items, text)
             self.shelf(named.lane).lose_unseen(named.items, "spool_damaged")
-            self._remove(named.name, 0)
+            self._remove(partial(str, named.name), 0)
         if found.unread:
             self._errors["read"] = self._errors.get("read", 0) + found.unread
             text = f"files in {self._where} could not be read; they are tried at the next start"
