@@ -47,15 +47,17 @@ class Load:
             except OSError:
                 await asyncio.sleep(_AGAIN_S)
                 continue
-            goes_on = True
-            while goes_on and not self._stopping:
-                try:
-                    goes_on = await self._post(reader, writer)
-                except (OSError, asyncio.IncompleteReadError, TimeoutError):
-                    goes_on = False
-                # Also before the next connection: whoever drains says "close" with each answer.
-                await asyncio.sleep(self._random.uniform(0.0, 2 * self._pause_s))
-            writer.transport.abort()
+            try:
+                goes_on = True
+                while goes_on and not self._stopping:
+                    try:
+                        goes_on = await self._post(reader, writer)
+                    except (OSError, asyncio.IncompleteReadError, TimeoutError):
+                        goes_on = False
+                    # Also before the next connection: whoever drains says "close" with each answer.
+                    await asyncio.sleep(self._random.uniform(0.0, 2 * self._pause_s))
+            finally:
+                writer.transport.abort()
 
     async def _post(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Whether the connection may be used again."""

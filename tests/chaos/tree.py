@@ -11,7 +11,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from tests.bench.end_to_end import free_port
+from tests.bench.machine import free_port
 from tests.e2e.processes import ROOT, plain_environment, tracefwd
 
 # Far above what anything takes on a machine whose cores others use as well.
@@ -187,9 +187,11 @@ class Tree:
         try:
             async with asyncio.timeout(_ADMIN_S_MAX):
                 reader, writer = await asyncio.open_connection("127.0.0.1", self.admin)
-                writer.write(b"GET %s HTTP/1.0\r\n\r\n" % path.encode())
-                answer = await reader.read()
-                writer.close()
+                try:
+                    writer.write(b"GET %s HTTP/1.0\r\n\r\n" % path.encode())
+                    answer = await reader.read()
+                finally:
+                    writer.transport.abort()
         except (OSError, TimeoutError):
             return None
         head, _, body = answer.partition(b"\r\n\r\n")
