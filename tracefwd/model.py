@@ -35,6 +35,15 @@ class Annotation(Struct, gc=False, rename={"timestamp_us": "timestamp"}):
     value: str
 
 
+class Event(Annotation, gc=False):
+    """An annotation with members of its own: an OTLP event, whose name is the ``value``.
+
+    ``fields`` are what its span log shall hold, the name among them.
+    """
+
+    fields: dict[str, str]
+
+
 class Span(
     Struct,
     gc=False,
@@ -89,11 +98,16 @@ class PlainSpan(Span, gc=False, kw_only=True):
 
 
 class Encoding(StrEnum):
-    """The formats of spans: those that the intake tells apart by content, and span lines, which have a port."""
+    """The formats of spans: those that the intake tells apart by content, and span lines, which have a port.
+
+    Zipkin's and OTLP's have paths of their own on a port.
+    """
 
     JSON_V2 = "json_v2"
     JSON_V1 = "json_v1"
     PROTO3 = "proto3"
+    OTLP_PROTO = "otlp_proto"
+    OTLP_JSON = "otlp_json"
     WAVEFRONT = "wavefront"
 
     # An enumeration's own is a call in Python, several per request.

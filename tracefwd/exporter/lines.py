@@ -28,7 +28,9 @@ from tracefwd.limits import (
     POINT_TAGS_MAX,
 )
 from tracefwd.model import (
+    Annotation,
     Centroids,
+    Event,
     Heartbeat,
     Identity,
     LineShape,
@@ -269,7 +271,7 @@ class LineWriter:
             }
             if span.logs is not None:
                 logs = [
-                    {"timestamp": entry.timestamp_us, "fields": {"annotation": entry.value}}
+                    {"timestamp": entry.timestamp_us, "fields": _fields_of(entry)}
                     for entry in span.logs
                 ]
                 mark: dict[str, Any] = {"span": _SAMPLED} if self._sampled_mark else {}
@@ -357,6 +359,10 @@ class LineWriter:
         if self._reporter:
             pairs.append(("source", identity.source))
         return pairs
+
+
+def _fields_of(entry: Annotation) -> dict[str, str]:
+    return entry.fields if isinstance(entry, Event) else {"annotation": entry.value}
 
 
 def _as_they_are(pairs: Iterable[tuple[str, str]]) -> str:

@@ -20,6 +20,7 @@ from tracefwd.limits import (
 from tracefwd.model import (
     Annotation,
     Decoded,
+    Event,
     Mapped,
     Mapper,
     PlainSpan,
@@ -278,19 +279,34 @@ class IstioMapper:
         for entry in span.annotations or ():
             if self._span_logs == "auto" and entry.value in CORE_ANNOTATIONS:
                 continue
-            value = naming.cut(entry.value, _LOG_VALUE_LENGTH_MAX)
+            cut = _cut_log(entry)
             # An escape takes up to six bytes a character.
-            room -= 64 + 6 * len(value)
-            if value != entry.value or room < 0:
+            room -= 64 + 6 * _length_of(cut)
+            if cut != entry or room < 0:
                 count(mine, "value_cut")
             if room < 0:
                 break
-            logs.append(Annotation(entry.timestamp_us, value))
+            logs.append(cut)
         return logs or None
 
 
 # Repairs that changed what a reader would take for fact; they are named in the span itself.
 _FACTS = frozenset({"no_timestamp", "future_start", "past_start", "duration"})
+
+
+def _cut_log(entry: Annotation) -> Annotation:
+    value = naming.cut(entry.value, _LOG_VALUE_LENGTH_MAX)
+    if not isinstance(entry, Event):
+        return Annotation(entry.timestamp_us, value)
+    cut = {key: naming.cut(said, _LOG_VALUE_LENGTH_MAX) for key, said in entry.fields.items()}
+    return Event(entry.timestamp_us, value, cut)
+
+
+def _length_of(entry: Annotation) -> int:
+    if not isinstance(entry, Event):
+        return len(entry.value)
+    # Quotes, a colon and a comma.
+    return sum(len(key) + len(said) + 6 for key, said in entry.fields.items())
 
 
 def _settle_times(span: Span, now_us: int, mine: Repairs) -> tuple[int, int]:

@@ -7,7 +7,7 @@ in lower case, nothing empty, addresses that parse, annotations sorted and witho
 import re
 from collections.abc import Mapping, Sequence
 
-from tracefwd.model import Annotation, Endpoint, Span
+from tracefwd.model import Annotation, Endpoint, Event, Span
 from tracefwd.processor import java_text
 
 _IPV4 = r"(?:(?:25[0-5]|2[0-4][0-9]|[01]?[0-9]?[0-9])\.){3}(?:25[0-5]|2[0-4][0-9]|[01]?[0-9]?[0-9])"
@@ -42,11 +42,13 @@ def ipv4(endpoint: Endpoint) -> str | None:
 
 
 def sorted_annotations(annotations: list[Annotation] | None) -> list[Annotation] | None:
-    """By time, then by value, each once; ``None`` when there is none."""
+    """By time, then by value, each once (but for events, which say more); ``None`` when there is none."""
     if not annotations:
         return None
     if len(annotations) == 1:
         return annotations
+    if any(isinstance(entry, Event) for entry in annotations):
+        return sorted(annotations, key=lambda entry: entry.timestamp_us)
     unique = {(entry.timestamp_us, entry.value): entry for entry in annotations}
     return [
         unique[key] for key in sorted(unique, key=lambda key: (key[0], java_text.order(key[1])))

@@ -28,7 +28,7 @@ _GZIP = b"\x1f\x8b"
 # How far behind a first bracket its content may begin: indentation, not more.
 _PEEK_BYTES = 1_024
 # Of this many bytes 10,000 tags of one span can be made; mapping those takes 40 ms.
-_LONG_BODY_BYTES = 64 * 2**10
+LONG_BODY_BYTES = 64 * 2**10
 
 
 def make_decode(proto_ids: str = "auto") -> Decode:
@@ -39,18 +39,18 @@ def make_decode(proto_ids: str = "auto") -> Decode:
 
     def decode(body: bytes, content_type: str) -> Decoded:
         decoded = read(body, content_type)
-        if len(body) > _LONG_BODY_BYTES:
-            _bound_tags(decoded)
+        if len(body) > LONG_BODY_BYTES:
+            bound_tags(decoded)
         return decoded
 
     def read(body: bytes, content_type: str) -> Decoded:
         if body[:1] == b"[":
             decoded = read_strict(body)
             return salvage.read_body(body, 0, strict) if decoded is None else decoded
-        json_at = _json_at(body)
-        if json_at is not None:
-            decoded = read_strict(body[json_at:]) if body[json_at] == ord("[") else None
-            return salvage.read_body(body, json_at, strict) if decoded is None else decoded
+        at = json_at(body)
+        if at is not None:
+            decoded = read_strict(body[at:]) if body[at] == ord("[") else None
+            return salvage.read_body(body, at, strict) if decoded is None else decoded
         if body[:1] == b"\n" or (body and "protobuf" in content_type.lower()):
             return proto3.decode(body, proto_ids, memo)
         return _refused(body, content_type.lower())
@@ -58,7 +58,7 @@ def make_decode(proto_ids: str = "auto") -> Decode:
     return decode
 
 
-def _bound_tags(decoded: Decoded) -> None:
+def bound_tags(decoded: Decoded) -> None:
     """Leave out the tags of a span that would take seconds to map; what is shorter cannot have as many."""
     left_out = 0
     for span in decoded.spans:
@@ -72,7 +72,7 @@ def _bound_tags(decoded: Decoded) -> None:
         decoded.repairs = repairs
 
 
-def _json_at(body: bytes) -> int | None:
+def json_at(body: bytes) -> int | None:
     """Where a JSON list or object begins behind a byte order mark and blanks.
 
     A newline is also the first byte of a proto3 list, and a first span of 91 or 123 bytes has a bracket for its length.

@@ -1,0 +1,387 @@
+"""OTLP in protobuf (``ExportTraceServiceRequest``), read by hand and only as far as it is needed.
+
+No protobuf library: they refuse a whole body for one string that is not UTF-8, which any client of the mesh can bring
+about, and handing 25 attributes of a span over to Python costs more than reading them here.
+
+On the wire a body is resources, in each scopes, in each spans.  Lengths frame everything: a span that is broken inside
+costs only itself.  Where a resource or scope is longer than what is left of the body, the spans that are there are
+read, and what was cut off is one reject.
+
+Unknown fields are skipped, whatever their wire type.  Bounded memos hold what comes again in every span: attributes,
+resources, scopes.
+"""
+
+import re
+from struct import Struct
+
+from tracefwd.limits import REJECT_SAMPLE_BYTES_MAX, REJECTS_PER_BODY_MAX
+from tracefwd.model import Decoded, Encoding, PlainSpan, Reject, Span
+from tracefwd.receiver import otlp
+from tracefwd.receiver.fields import INT64_MAX, BadIdError, BrokenError, Mends
+from tracefwd.receiver.otlp import Draft, Shared
+from tracefwd.receiver.otlp_memo import ATTRIBUTES, Memo
+from tracefwd.receiver.otlp_values import ValueReader
+from tracefwd.receiver.wire import FRAMED, VARINT
+
+# Tags: number << 3 | wire type.
+_RESOURCE_SPANS = 0x0A
+_RESOURCE, _SCOPE_SPANS = 0x0A, 0x12
+_RESOURCE_ATTRIBUTES = 0x0A
+_SCOPE, _SPANS = 0x0A, 0x12
+_SCOPE_NAME, _SCOPE_VERSION = 0x0A, 0x12
+_TRACE_ID, _SPAN_ID, _TRACE_STATE, _PARENT_ID, _NAME = 0x0A, 0x12, 0x1A, 0x22, 0x2A
+_KIND, _START, _END = 0x30, 0x39, 0x41
+_DROPPED_ATTRIBUTES, _EVENTS, _DROPPED_EVENTS = 0x50, 0x5A, 0x60
+_DROPPED_LINKS, _STATUS = 0x70, 0x7A
+_STATUS_MESSAGE, _STATUS_CODE = 0x12, 0x18
+# What Envoy writes in front of a span's attributes: ids, name, a kind that Zipkin has, times.  A name is found by what
+# follows it; whoever uses this compares its length.
+_HEAD = re.compile(
+    rb'\n\x10(.{16})\x12\x08(.{8})(?:"\x08(.{8}))?\*([\x01-\x7f])(.{1,127}?)0([\2-\5])9.{8}A.{8}',
+    re.DOTALL,
+)
+_TIMES = Struct("<QxQ").unpack_from
+_FLAGS = b"\x85\x01"
+_ZEROS = b"\0" * 8
+# Attributes from here on are not remembered; a shorter one's length is a single byte.
+_BYTES_KNOWN = 128
+# A resource and a scope together; what is longer is read anew for each of its scopes.
+_SHARED_BYTES_MAX = 2_048
+
+
+class _Enough(Exception):  # noqa: N818 - a signal, not a failure
+    """The body has had its share of rejects."""
+
+
+def decode(body: bytes, memo: Memo, *, as_the_proxy: bool = False) -> Decoded:
+    """``as_the_proxy``: as in ``otlp.finish``."""
+    reader = _Reader(body, memo, as_the_proxy=as_the_proxy)
+    reader.read()
+    spans, rejects, repairs = reader.spans, reader.rejects, reader.repairs
+    if reader.blanks:
+        repairs["blank_value"] = reader.blanks
+    if spans and rejects:
+        repairs["batch_salvaged"] = 1
+    return Decoded(Encoding.OTLP_PROTO, spans, rejects, repairs=repairs or None)
+
+
+class _Reader(ValueReader):
+    """One body being read."""
+
+    __slots__ = (
+        "_as_the_proxy",
+        "_cut_at",
+        "_memo",
+        "blanks",
+        "rejects",
+        "repairs",
+        "spans",
+    )
+
+    def __init__(self, body: bytes, memo: Memo, *, as_the_proxy: bool) -> None:
+        super().__init__(body)
+        self._memo = memo
+        self._as_the_proxy = as_the_proxy
+        # Where what is left of a cut resource or scope ends: that has been told.
+        self._cut_at = -1
+        self.blanks = 0
+        self.spans: list[Span] = []
+        self.rejects: list[Reject] = []
+        self.repairs: dict[str, int] = {}
+
+    # --- resources and scopes -------------------------------------------------------------------
+
+    def read(self) -> None:
+        try:
+            for begin, end in self._containers(_RESOURCE_SPANS, 0, len(self.body)):
+                self._resource_spans(begin, end)
+        except _Enough:
+            detail = f"over {REJECTS_PER_BODY_MAX} parts of the body are no spans"
+            self.rejects.append(Reject("syntax", "body", detail))
+
+    def _containers(self, wanted: int, at: int, end: int) -> list[tuple[int, int]]:
+        """Frames of that tag between ``at`` and ``end``; the last one may have been cut off, which is a reject."""
+        body = self.body
+        found: list[tuple[int, int]] = []
+        try:
+            while at < end:
+                start = at
+                if body[at] == wanted:
+                    size, at = self.varint(at + 1, end)
+                    if size > end - at:
+                        found.append((at, end))
+                        detail = f"{size} bytes are announced, {end - at} are there"
+                        self._reject_syntax(BrokenError(end, detail), start, end)
+                        self._cut_at = end
+                        break
+                    found.append((at, at + size))
+                    at += size
+                else:
+                    at = self.skip_field(at, end)
+        except BrokenError as broken:
+            self._reject_syntax(broken, start, end)
+        return found
+
+    def _resource_spans(self, begin: int, end: int) -> None:
+        scopes = self._containers(_SCOPE_SPANS, begin, end)
+        resource = self._only(_RESOURCE, begin, end)
+        for scope_begin, scope_end in scopes:
+            self._scope_spans(resource, scope_begin, scope_end)
+
+    def _only(self, wanted: int, at: int, end: int) -> tuple[int, int]:
+        """Where the first frame of that tag is, nearly always in front; an empty one if there is none."""
+        body = self.body
+        try:
+            while at < end:
+                if body[at] == wanted:
+                    return self.frame(at + 1, end)
+                at = self.skip_field(at, end)
+        except BrokenError:
+            # The caller looks at the same stretch for other fields, and tells.
+            pass
+        return end, end
+
+    def _scope_spans(self, resource: tuple[int, int], begin: int, end: int) -> None:
+        body = self.body
+        scope = self._only(_SCOPE, begin, end)
+        try:
+            shared = self._shared(resource, scope)
+        except (BrokenError, IndexError) as error:
+            self._reject_syntax(error, *resource)
+            self.mends = Mends()
+            shared = otlp.share({}, "", "", blanks=0, mends=self.mends)
+        at = begin
+        try:
+            while at < end:
+                start = at
+                if body[at] == _SPANS:
+                    span_begin, at = self.frame(at + 1, end)
+                    self._take(span_begin, at, shared)
+                else:
+                    at = self.skip_field(at, end)
+        except BrokenError as broken:
+            self._reject_syntax(broken, start, end)
+
+    def _shared(self, resource: tuple[int, int], scope: tuple[int, int]) -> Shared:
+        body, mends = self.body, self.mends
+        raw = b"%b\0%d\0%b" % (
+            body[resource[0] : resource[1]],
+            resource[1] - resource[0],
+            body[scope[0] : scope[1]],
+        )
+        found = self._memo.shared.get(raw)
+        if found is not None:
+            return found
+        attributes: dict[str, str] = {}
+        blanks = 0
+        for tag, at, stop in self.members(*resource):
+            if tag == _RESOURCE_ATTRIBUTES:
+                key, value = self.attribute(at, stop)
+                if value:
+                    attributes[key] = value
+                else:
+                    blanks += 1
+        name = version = ""
+        for tag, at, stop in self.members(*scope):
+            if tag == _SCOPE_NAME:
+                name = self.text(at, stop)
+            elif tag == _SCOPE_VERSION:
+                version = self.text(at, stop)
+        shared = otlp.share(attributes, name, version, blanks=blanks, mends=mends)
+        mends.field_type = mends.utf8 = False
+        if len(raw) <= _SHARED_BYTES_MAX:
+            self._memo.remember_shared(raw, shared)
+        return shared
+
+    # --- rejects --------------------------------------------------------------------------------
+
+    def _reject(self, reason: str, where: str, detail: str, begin: int, end: int) -> None:
+        sample = self.body[begin : min(end, begin + REJECT_SAMPLE_BYTES_MAX)]
+        self.rejects.append(Reject(reason, where, detail, sample))
+        if len(self.rejects) >= REJECTS_PER_BODY_MAX:
+            raise _Enough
+
+    def _reject_syntax(self, error: Exception, begin: int, end: int) -> None:
+        if end == self._cut_at:
+            return
+        offset, why = end, "it ends inside a field"
+        if isinstance(error, BrokenError):
+            offset, why = error.offset, str(error)
+        self._reject("syntax", f"byte {offset}", f"broken OTLP: {why}", begin, end)
+
+    def _take(self, begin: int, end: int, shared: Shared) -> None:
+        mends = self.mends
+        blanks = self.blanks
+        taken = False
+        try:
+            span: Span | None = self._plain(begin, end, shared) if shared.plain else None
+            if span is None:
+                draft = self._draft(begin, end, shared)
+                span = otlp.finish(draft, shared, mends, as_the_proxy=self._as_the_proxy)
+            self.spans.append(span)
+            taken = True
+        except BadIdError as bad:
+            detail = f"{bad.where} {bad} (span at byte {begin})"
+            self._reject(bad.reason, bad.where, detail, begin, end)
+        except (BrokenError, IndexError) as error:
+            self._reject_syntax(error, begin, end)
+        if taken:
+            self.blanks += shared.blanks
+            mends.field_type |= shared.field_type
+            mends.utf8 |= shared.utf8
+        else:
+            self.blanks = blanks
+        if mends.field_type or mends.utf8:
+            mends.settle(self.repairs, taken=taken)
+
+    # --- one span -------------------------------------------------------------------------------
+
+    def _plain(self, at: int, end: int, shared: Shared) -> PlainSpan | None:
+        """The span, if it is what Envoy writes of an ordinary one; None leaves it to ``_draft``.
+
+        May raise IndexError for a field that ends behind the body, BrokenError for one behind ``end``.
+        """
+        body, memo = self.body, self._memo
+        head = _HEAD.match(body, at, end)
+        if head is None:
+            return None
+        trace_id, span_id, parent_id, size, raw_name, kind = head.groups()
+        name = memo.names.get(raw_name) or memo.learn_name(raw_name)
+        if name is None or len(raw_name) != size[0]:
+            return None
+        known = memo.known
+        tags = shared.tags.copy()
+        blanks = 0
+        at = head.end()
+        start_ns, end_ns = _TIMES(body, at - 17)
+        while at < end and body[at] == ATTRIBUTES:
+            stop = at + 2 + body[at + 1]
+            # Only attributes below 128 bytes are known, so a longer length finds none.
+            entry = known.get(body[at + 2 : stop])
+            if entry is not None:
+                key, value, run, pairs = entry
+                if run and body.startswith(run, at):
+                    tags.update(pairs)
+                    at += len(run)
+                    continue
+                if run != b"":
+                    memo.learn_run(entry, body, at, end)
+                tags[key] = value
+            else:
+                first, stop = self.frame(at + 1, end)
+                attribute = self._plain_attribute(first, stop)
+                if attribute is None:
+                    return None
+                if attribute[1]:
+                    tags[attribute[0]] = attribute[1]
+                else:
+                    blanks += 1
+            at = stop
+        start_us = start_ns // 1000
+        duration_us = (end_ns - start_ns) // 1000
+        if (
+            (at != end and (at + 6 != end or not body.startswith(_FLAGS, at)))
+            or not otlp.START_US_MIN <= start_us <= INT64_MAX
+            or not 0 <= duration_us < otlp.START_US_MIN
+            or span_id in (_ZEROS, parent_id)
+            or parent_id == _ZEROS
+            or trace_id.startswith(_ZEROS)
+        ):
+            return None
+        self.blanks += blanks
+        return PlainSpan(
+            trace_id=trace_id.hex(),
+            span_id=span_id.hex(),
+            parent_id=None if parent_id is None else parent_id.hex(),
+            kind=otlp.KINDS[kind[0]],
+            name=name,
+            timestamp_us=start_us,
+            duration_us=duration_us,
+            local=shared.local,
+            tags=tags,
+        )
+
+    def _plain_attribute(self, begin: int, end: int) -> tuple[str, str] | None:
+        """Key and plain (or empty) value of an attribute that is not known; None if it is not plain."""
+        key, value = self.attribute(begin, end)
+        if value:
+            if not otlp.is_plain(value) or key in otlp.SPECIAL_KEYS or self.mends.utf8:
+                return None
+            if end - begin < _BYTES_KNOWN:
+                self._memo.remember(self.body[begin:end], key, value)
+        return key, value
+
+    def _draft(self, at: int, end: int, shared: Shared) -> Draft:
+        """Any span.  One whose fields end behind ``end`` is noticed at the end: ``at`` is not equal to it then."""
+        draft = Draft(shared.tags.copy())
+        while at < end:
+            if self.body[at] == ATTRIBUTES:
+                begin, at = self.frame(at + 1, end)
+                self._own_attribute(draft, begin, at)
+            else:
+                at = self._other_field(draft, at, end)
+        if at != end:
+            raise BrokenError(end, "a field is longer than the span")
+        return draft
+
+    def _own_attribute(self, draft: Draft, begin: int, end: int) -> None:
+        key, value = self.attribute(begin, end)
+        if not value:
+            self.blanks += 1
+            return
+        if not otlp.is_plain(value) or key in otlp.SPECIAL_KEYS:
+            draft.plain = False
+        draft.tags[key] = value
+
+    def _other_field(self, draft: Draft, at: int, end: int) -> int:
+        tag, at = self.varint(at, end)
+        if tag & 7 == VARINT:
+            value, at = self.varint(at, end)
+            self._set_number(draft, tag, value)
+            return at
+        if tag in (_START, _END):
+            value, at = self.fixed64(at, end)
+            self._set_number(draft, tag, value)
+            return at
+        if tag & 7 != FRAMED:
+            return self.skip(tag, at, end)
+        begin, at = self.frame(at, end)
+        if tag == _EVENTS:
+            self.spend()
+            if draft.events is None:
+                draft.events = []
+            draft.events.append(self.event(begin, at))
+        elif tag == _STATUS:
+            for member, first, stop in self.members(begin, at):
+                if member == _STATUS_CODE:
+                    draft.status = first
+                elif member == _STATUS_MESSAGE:
+                    draft.status_message = self.text(first, stop)
+        elif tag == _TRACE_STATE:
+            draft.trace_state = self.text(begin, at)
+        elif tag == _NAME:
+            draft.name = self.text(begin, at)
+        elif tag == _TRACE_ID:
+            draft.trace_id = self.body[begin:at].hex()
+        elif tag == _SPAN_ID:
+            draft.span_id = self.body[begin:at].hex()
+        elif tag == _PARENT_ID:
+            draft.parent_id = self.body[begin:at].hex()
+        return at
+
+    def _set_number(self, draft: Draft, tag: int, value: int) -> None:
+        if tag == _START:
+            draft.start_ns = value
+        elif tag == _END:
+            draft.end_ns = value
+        elif tag == _KIND:
+            draft.kind = value
+        elif tag == _DROPPED_ATTRIBUTES:
+            draft.dropped_attributes = value
+        elif tag == _DROPPED_EVENTS:
+            draft.dropped_events = value
+        elif tag == _DROPPED_LINKS:
+            draft.dropped_links = value
+
+
+__all__ = ["Memo", "decode"]
