@@ -16,9 +16,9 @@ import msgspec
 from msgspec import Struct
 
 from tracefwd.limits import START_MS_MIN, TAG_VALUE_LENGTH_MAX
-from tracefwd.model import Endpoint, Event, PlainSpan, Span
+from tracefwd.model import Endpoint, Event, Span
 from tracefwd.receiver import fields
-from tracefwd.receiver.fields import INT64_MAX, Mends
+from tracefwd.receiver.fields import Mends
 
 # SpanKind by number; the first two are no kinds of Zipkin's.
 KINDS = (None, None, "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
@@ -38,7 +38,8 @@ is_plain = _PLAIN.fullmatch
 class Shared(Struct, gc=False):
     """What the spans of one scope of one resource share.
 
-    ``tags`` stand in front of each span's own.  ``plain``: nothing in here keeps a span from being plain.
+    ``tags`` stand in front of each span's own.  ``plain``: nothing in here keeps a span from being plain; ``record``
+    and ``places`` are a reader's: the class for plain spans' tags, and a dictionary with a place for each of its keys.
     ``blanks``: attributes without a value, per span.  ``mended``: something in here had to be, per span.
     """
 
@@ -48,13 +49,15 @@ class Shared(Struct, gc=False):
     blanks: int
     field_type: bool = False
     utf8: bool = False
+    record: Any = None
+    places: dict[str, str] = {}
 
 
 class Draft(Struct, gc=False):
     """A span's own part, as either encoding reads it; ``tags`` begin with the shared ones.
 
-    Times are nanoseconds, 0 is absent; ids as hex, not yet looked at.  ``plain``: all of ``tags`` are plain values
-    and no key means more than a tag.
+    Times are nanoseconds, 0 is absent; ids as hex, not yet looked at.  ``special``: one of the span's own
+    attributes means more than a tag.
     """
 
     tags: dict[str, str]
@@ -72,7 +75,7 @@ class Draft(Struct, gc=False):
     events: list[Event] | None = None
     status: int = 0
     status_message: str = ""
-    plain: bool = True
+    special: bool = False
 
 
 def share(
@@ -92,7 +95,7 @@ def share(
         tags["otel.scope.name"] = scope_name
     if scope_version:
         tags["otel.scope.version"] = scope_version
-    plain = service_name is not None and all(map(is_plain, (service_name, *tags.values())))
+    plain = service_name is not None and all(map(is_plain, (service_name, *tags, *tags.values())))
     shared = Shared(Endpoint(service_name or None), tags, plain, blanks)
     shared.field_type, shared.utf8 = mends.field_type, mends.utf8
     return shared
@@ -105,7 +108,7 @@ def finish(draft: Draft, shared: Shared, mends: Mends, *, as_the_proxy: bool) ->
     """
     tags = draft.tags
     local = shared.local
-    if not draft.plain:
+    if draft.special:
         local = _settle_special(tags, shared, as_the_proxy=as_the_proxy)
     kind = KINDS[draft.kind] if 0 <= draft.kind < len(KINDS) else None
     if kind is None:
@@ -114,34 +117,12 @@ def finish(draft: Draft, shared: Shared, mends: Mends, *, as_the_proxy: bool) ->
         tags.setdefault("error", "true")
         if draft.status_message:
             tags["otel.status_description"] = draft.status_message
-            draft.plain = False
     _tell_dropped(draft)
     trace_id = fields.trace_id(draft.trace_id or None, mends)
     span_id = fields.span_id(draft.span_id or None, mends)
     parent_id = fields.parent_id(draft.parent_id or None, span_id, mends)
     start_us = draft.start_ns // 1000
     duration_us = (draft.end_ns - draft.start_ns) // 1000 if draft.end_ns else 0
-    plain = (
-        draft.plain
-        and shared.plain
-        and draft.events is None
-        and is_plain(draft.name) is not None
-        and START_US_MIN <= start_us <= INT64_MAX
-        and 0 <= duration_us < START_US_MIN
-        and len(span_id) == 16
-    )
-    if plain:
-        return PlainSpan(
-            trace_id=trace_id,
-            span_id=span_id,
-            parent_id=parent_id,
-            kind=kind,
-            name=draft.name,
-            timestamp_us=start_us,
-            duration_us=duration_us,
-            local=local,
-            tags=tags,
-        )
     return Span(
         trace_id,
         span_id,
@@ -183,7 +164,6 @@ def _tell_dropped(draft: Draft) -> None:
     tags = draft.tags
     if draft.trace_state:
         tags["w3c.tracestate"] = draft.trace_state
-        draft.plain = False
     if draft.dropped_attributes:
         tags["otel.dropped_attributes_count"] = str(draft.dropped_attributes)
     if draft.dropped_events:

@@ -247,7 +247,7 @@ class _Reader:
             events or None,
             self._enum(said.get("code"), _STATUS_NAMES),
             self._text(said.get("message")),
-            otlp.SPECIAL_KEYS.isdisjoint(own) and all(map(otlp.is_plain, own.values())),
+            not otlp.SPECIAL_KEYS.isdisjoint(own),
         )
 
     def _event(self, members: dict[str, Any]) -> Event:

@@ -4,11 +4,13 @@ Nearly all that a span says has been said by the span before, so that looking a 
 reading it.  Every table is bounded and can be emptied at any time.  Pure.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 from tracefwd.limits import MEMO_ENTRIES_MAX
 from tracefwd.receiver import otlp
 from tracefwd.receiver.otlp import Shared
+from tracefwd.receiver.tag_records import TagRecords
 
 ATTRIBUTES = 0x4A
 """The tag of a span's attribute."""
@@ -28,13 +30,25 @@ class Memo:
     order, so that comparing with a run takes the place of reading five or ten attributes one by one.
     """
 
-    __slots__ = ("known", "names", "shared", "values")
+    __slots__ = ("known", "names", "records", "shared", "values")
 
     def __init__(self) -> None:
         self.known: dict[bytes, list[Any]] = {}
         self.names: dict[bytes, str] = {}
         self.values: dict[str, int] = {}
         self.shared: dict[bytes, Shared] = {}
+        self.records = TagRecords(str)
+
+    def give_places(self, shared: Shared) -> None:
+        """Bring what the spans of a scope share into the newest record's order."""
+        if any(key not in self.records.record.names for key in shared.tags):
+            self.records.learn(shared.tags)
+        shared.record = self.records.record
+        shared.places = dict.fromkeys(shared.record.names, "") | shared.tags
+
+    def learn_keys(self, keys: Iterable[str]) -> bool:
+        """Whether there is a place now for a key that had none."""
+        return self.records.learn(filter(None, keys))
 
     def remember(self, raw: bytes, key: str, value: str) -> None:
         values = self.values.get(key, 0)

@@ -41,7 +41,8 @@ _HEAD = re.compile(
     re.DOTALL,
 )
 _TIMES = Struct("<QxQ").unpack_from
-_FLAGS = b"\x85\x01"
+# And what may stand behind them: a status that is no error, flags.
+_TAIL = re.compile(rb"(?:z\x00|z\x02\x18\x01)?(?:\x85\x01.{4})?", re.DOTALL)
 _ZEROS = b"\0" * 8
 # Attributes from here on are not remembered; a shorter one's length is a single byte.
 _BYTES_KNOWN = 128
@@ -250,7 +251,11 @@ class _Reader(ValueReader):
         if name is None or len(raw_name) != size[0]:
             return None
         known = memo.known
-        tags = shared.tags.copy()
+        if shared.record is not memo.records.record:
+            memo.give_places(shared)
+        # Every known key has its place from the start, so that the values come out in the record's order.
+        tags = shared.places.copy()
+        places = len(shared.record.names)
         blanks = 0
         at = head.end()
         start_ns, end_ns = _TIMES(body, at - 17)
@@ -280,7 +285,7 @@ class _Reader(ValueReader):
         start_us = start_ns // 1000
         duration_us = (end_ns - start_ns) // 1000
         if (
-            (at != end and (at + 6 != end or not body.startswith(_FLAGS, at)))
+            (at != end and not _TAIL.fullmatch(body, at, end))
             or not otlp.START_US_MIN <= start_us <= INT64_MAX
             or not 0 <= duration_us < otlp.START_US_MIN
             or span_id in (_ZEROS, parent_id)
@@ -288,6 +293,8 @@ class _Reader(ValueReader):
             or trace_id.startswith(_ZEROS)
         ):
             return None
+        if len(tags) != places:
+            return self._plain(head.start(), end, shared) if memo.learn_keys(tags) else None
         self.blanks += blanks
         return PlainSpan(
             trace_id=trace_id.hex(),
@@ -298,14 +305,14 @@ class _Reader(ValueReader):
             timestamp_us=start_us,
             duration_us=duration_us,
             local=shared.local,
-            tags=tags,
+            tags=shared.record(*tags.values()),
         )
 
     def _plain_attribute(self, begin: int, end: int) -> tuple[str, str] | None:
         """Key and plain (or empty) value of an attribute that is not known; None if it is not plain."""
         key, value = self.attribute(begin, end)
         if value:
-            if not otlp.is_plain(value) or key in otlp.SPECIAL_KEYS or self.mends.utf8:
+            if not otlp.is_plain(value) or not otlp.is_plain(key) or key in otlp.SPECIAL_KEYS:
                 return None
             if end - begin < _BYTES_KNOWN:
                 self._memo.remember(self.body[begin:end], key, value)
@@ -329,8 +336,7 @@ class _Reader(ValueReader):
         if not value:
             self.blanks += 1
             return
-        if not otlp.is_plain(value) or key in otlp.SPECIAL_KEYS:
-            draft.plain = False
+        draft.special |= key in otlp.SPECIAL_KEYS
         draft.tags[key] = value
 
     def _other_field(self, draft: Draft, at: int, end: int) -> int:
