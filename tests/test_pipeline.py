@@ -69,7 +69,7 @@ def balanced(shown: dict[str, Any]) -> bool:
 def test_a_plan_changes_nothing() -> None:
     sink = Sink()
     pipeline = make(sink)
-    plan = pipeline.plan(BATCH, "application/json", NOW_US)
+    plan = pipeline.plan(make_decode()(BATCH, "application/json"), NOW_US)
     assert (len(plan.mapped.spans), plan.kept) == (5, 5)
     assert sink.payloads == []
     assert pipeline.ledger()["received"] == 0
@@ -104,7 +104,10 @@ def test_a_bad_span_costs_only_itself() -> None:
     pipeline = make(sink)
     spans = json.loads(BATCH)
     spans[2]["traceId"] = "not hex"
-    assert pipeline.ingest(json.dumps(spans).encode(), "") is ACCEPTED
+    answer = pipeline.ingest(json.dumps(spans).encode(), "")
+    assert isinstance(answer, Answer)
+    assert (answer.status, answer.body, answer.rejected) == (202, b"", 1)
+    assert "traceId is not hex" in answer.detail
     shown = pipeline.ledger()
     assert (shown["received"], shown["delivered"], shown["rejected"]) == (5, 4, {"trace_id": 1})
     assert balanced(shown)

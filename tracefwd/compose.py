@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tracefwd.errors import ConfigError
 from tracefwd.exporter.lines import LineWriter
-from tracefwd.model import Decoded, Mapper
+from tracefwd.model import Ingest, Mapper
 from tracefwd.pipeline import Destination, LineParts, Pipeline
 from tracefwd.processor.istio import make_istio_mapper
 from tracefwd.processor.line_check import make_line_check
@@ -21,8 +21,9 @@ from tracefwd.processor.sampler import SpanSampler, make_sampler
 from tracefwd.processor.shed import Shedder
 from tracefwd.processor.wavefront_proxy import make_wavefront_proxy_mapper
 from tracefwd.processor.wavefront_proxy_rules import chosen_deviations
-from tracefwd.receiver.decode import make_decode
+from tracefwd.receiver.decode import Decode, make_decode
 from tracefwd.receiver.exact import make_exact_decode
+from tracefwd.receiver.otlp_decode import make_any_decode, make_otlp_decode
 from tracefwd.receiver.span_lines import read_lines
 from tracefwd.settings import Settings, TargetSettings
 
@@ -44,7 +45,8 @@ _MAPPERS = {"istio": make_istio_mapper, "wavefront-proxy": make_wavefront_proxy_
 class Parts(NamedTuple):
     """The pure middle, ready to be fed.  ``mapper`` is ``ruled`` where there are rules."""
 
-    decode: Callable[[bytes, str], Decoded]
+    decode: Decode
+    decode_otlp: Decode
     mapper: Mapper
     ruled: RuledMapper | None
     sampler: SpanSampler | None
@@ -62,11 +64,27 @@ def make_parts(settings: Settings) -> Parts:
     ruled = None if rules is None else RuledMapper(mapper, rules, settings.red.tags)
     return Parts(
         make_exact_decode(proto_ids) if settings.mapping.exact else make_decode(proto_ids),
+        _otlp_decode(settings),
         ruled or mapper,
         ruled,
         make_sampler(settings.sampling, exact=settings.mapping.exact),
         RedAggregator(settings.red) if settings.red.enabled else None,
     )
+
+
+def decode_anything(parts: Parts) -> Decode:
+    """For bodies that came on no path: Zipkin or OTLP, by content."""
+    return make_any_decode(parts.decode, parts.decode_otlp)
+
+
+def otlp_ingest(settings: Settings, pipeline: Pipeline) -> Ingest:
+    """The way into ``pipeline`` for requests by OTLP."""
+    decode = _otlp_decode(settings)
+    return lambda body, content_type: pipeline.take(decode(body, content_type))
+
+
+def _otlp_decode(settings: Settings) -> Decode:
+    return make_otlp_decode(as_the_proxy=settings.mapping.profile == "wavefront-proxy")
 
 
 def load_rules(settings: Settings) -> "RuleSet | None":

@@ -425,10 +425,19 @@ class Stored(Struct, eq=False, gc=False):
 
 
 class Answer(Struct, gc=False, frozen=True):
-    """What the client of a request is told."""
+    """What the client of a request is told.
+
+    ``content_type`` of the body, "" for plain text; ``retry_after_s`` is 0 unless the client should come again.  Of a
+    request of which only a part was taken, ``rejected`` says how many spans were not, and ``detail`` why; nobody who
+    posts by Zipkin's API hears of that.
+    """
 
     status: int
     body: bytes = b""
+    content_type: str = ""
+    retry_after_s: int = 0
+    rejected: int = 0
+    detail: str = ""
 
 
 class HeldAnswer:

@@ -175,12 +175,15 @@ class Pipeline:
     # The hot path
 
     def ingest(self, body: bytes, content_type: str) -> Answer | HeldAnswer:
-        now_us = self._now_us()
-        return self.commit(self.plan(body, content_type, now_us), now_us)
+        return self.take(self._decode(body, content_type))
 
-    def plan(self, body: bytes, content_type: str, now_us: int) -> Plan:
+    def take(self, decoded: Decoded) -> Answer | HeldAnswer:
+        """``ingest`` for who has a decoder of its own."""
+        now_us = self._now_us()
+        return self.commit(self.plan(decoded, now_us), now_us)
+
+    def plan(self, decoded: Decoded, now_us: int) -> Plan:
         """Work out everything this request would change, and change nothing."""
-        decoded = self._decode(body, content_type)
         mapped = self._map(decoded, now_us)
         kept, sampled_out = mapped.spans, None
         if self._sampler is not None:
@@ -263,14 +266,14 @@ class Pipeline:
         for reject in rejects:
             self._account.reject(reject.reason)
         self._quarantine.add(rejects, now_us)
-        # Envoy takes anything but 202 for loss, so one good span is enough for 202.
-        if decoded.spans and mapped.broken is None:
-            return ACCEPTED
         first = mapped.broken or rejects[0]
         more = f" (and {len(rejects) - 1} more)" if len(rejects) > 1 else ""
+        text = f"{first.where}: {first.detail}{more}\n"
+        # Envoy takes anything but 202 for loss, so one good span is enough for 202.
+        if decoded.spans and mapped.broken is None:
+            return Answer(202, rejected=len(rejects), detail=text)
         what = "No readable span" if mapped.broken is None else "The rest of the batch is lost"
-        text = f"{what}: {first.where}: {first.detail}{more}\n"
-        return Answer(400, text.encode("utf-8", "replace"))
+        return Answer(400, f"{what}: {text}".encode("utf-8", "replace"))
 
     def _count_repairs(self, *parts: dict[str, int] | None) -> None:
         for part in parts:

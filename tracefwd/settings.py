@@ -43,6 +43,20 @@ class IntakeTlsSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OtlpPortSettings:
+    listen: str = option("", "HOST:PORT; empty is no such port.", unit="address")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OtlpSettings:
+    http: OtlpPortSettings = section(
+        OtlpPortSettings,
+        "OTLP over HTTP at /v1/traces, in protobuf and JSON; receiver.listen takes it as well.",
+    )
+    grpc: OtlpPortSettings = section(OtlpPortSettings, "OTLP over gRPC.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReceiverSettings:
     listen: str = option("0.0.0.0:9411", "Where Envoys post their spans.", unit="address")
     trace_listen: str = option(
@@ -50,6 +64,7 @@ class ReceiverSettings:
         "Also take Wavefront span lines and span logs here, over HTTP and TCP, as the proxy's traceListenerPorts.",
         unit="address",
     )
+    otlp: OtlpSettings = section(OtlpSettings, "Traces by OTLP.")
     paths: list[str] = option(
         [], "More paths that take spans, beside /api/v2/spans and /api/v1/spans."
     )

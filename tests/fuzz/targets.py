@@ -27,6 +27,7 @@ from tracefwd.processor.wavefront_proxy import make_wavefront_proxy_mapper
 from tracefwd.processor.wavefront_proxy_rules import EXACT, REPAIRED
 from tracefwd.receiver.decode import make_decode
 from tracefwd.receiver.exact import make_exact_decode
+from tracefwd.receiver.handler import Handlers, zipkin_handlers
 from tracefwd.receiver.http_connection import Connection
 from tracefwd.receiver.intake import Intake
 from tracefwd.receiver.span_lines import read_lines
@@ -149,7 +150,7 @@ async def _connection(reads: list[bytes]) -> tuple[list[tuple[bytes, str]], list
         got.append((body, kind))
         return Answer(202)
 
-    intake = Intake(_SETTINGS, take)
+    intake = Intake(_SETTINGS, Handlers(zipkin_handlers([], take)))
     wire, connection = _Wire(), Connection(intake, retire_at=float("inf"))
     connection.connection_made(wire)
     for read in reads:

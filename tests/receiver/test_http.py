@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from tracefwd.metrics import CATALOGUE
 from tracefwd.model import Answer, HeldAnswer
 from tracefwd.receiver import http_connection
+from tracefwd.receiver.handler import Handlers, zipkin_handlers
 from tracefwd.receiver.http import HttpReceiver
 from tracefwd.receiver.http_connection import Connection
 from tracefwd.receiver.intake import Intake
@@ -1101,7 +1102,7 @@ def fed(reads: list[bytes]) -> tuple[list[tuple[bytes, str]], list[bytes]]:
 
     async def feed() -> list[bytes]:
         pipe = Pipe()
-        intake = Intake(ReceiverSettings(), take)
+        intake = Intake(ReceiverSettings(), Handlers(zipkin_handlers([], take)))
         connection = Connection(intake, retire_at=float("inf"))
         connection.connection_made(pipe)
         for read in reads:
@@ -1155,7 +1156,7 @@ def test_a_usual_post_is_taken_though_its_client_is_gone_in_the_same_turn() -> N
             taken.append(body)
             return Answer(202)
 
-        intake = Intake(ReceiverSettings(), take)
+        intake = Intake(ReceiverSettings(), Handlers(zipkin_handlers([], take)))
         connection = Connection(intake, retire_at=float("inf"))
         connection.connection_made(Pipe())
         connection.data_received(chunked(b"first"))

@@ -77,6 +77,7 @@ def test_what_the_parent_used_before_there_were_workers_needs_a_restart(key: str
 
 def test_the_ports_and_the_number_of_workers_are_among_them() -> None:
     ports = {"receiver.listen", "receiver.trace_listen", "admin.listen"}
+    ports |= {"receiver.otlp.http.listen", "receiver.otlp.grpc.listen"}
     assert ports | {"service.workers"} <= set(NEEDS_RESTART)
 
 

@@ -204,13 +204,13 @@ async def test_replacing_waits_longer_each_time(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(slot_module.Slot, "_one_worker", dies)
     slot = slot_module.Slot(
         0,
-        socket.socket(),
+        {"spans": socket.socket()},
         Settings(),
         tally=None,  # type: ignore[arg-type]
         compose="",
         changed=lambda: None,
     )
-    with slot._listening[0]:
+    with slot._listening["spans"]:
         await slot.keep()
     assert waits == [0, 0.5, 1, 2, 4, 8, 10, 10, 10]
 

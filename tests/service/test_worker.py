@@ -160,7 +160,7 @@ async def a_worker(
     parent = Parent()
     await asyncio.get_running_loop().create_unix_connection(lambda: parent.channel, sock=ours)
     with socket.create_server(("127.0.0.1", 0)) as sock:
-        worker = Worker(sock, build or seen.parts)
+        worker = Worker({"spans": sock}, build or seen.parts)
         running = asyncio.create_task(worker.run(theirs))
         parent.channel.send(Start(0, msgspec.Raw(msgspec.json.encode(settings))))
         try:
@@ -437,7 +437,7 @@ async def test_a_parent_that_dies_before_its_first_word_ends_it() -> None:
     ours, theirs = socket.socketpair()
     with socket.create_server(("127.0.0.1", 0)) as sock:
         ours.close()
-        assert await Worker(sock, seen.parts).run(theirs) == 0
+        assert await Worker({"spans": sock}, seen.parts).run(theirs) == 0
     assert seen.calls == []
 
 
@@ -577,7 +577,7 @@ def test_sigint_is_ignored_from_the_first_moment(monkeypatch: pytest.MonkeyPatch
     before = signal.getsignal(signal.SIGINT)
     with socket.create_server(("127.0.0.1", 0)) as sock:
         ours.close()
-        handed = [str(os.dup(sock.fileno())), str(theirs.detach())]
+        handed = [f"spans={os.dup(sock.fileno())}", str(theirs.detach())]
         try:
             assert worker_module.main(handed) == 0
             assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN

@@ -12,7 +12,6 @@ import asyncio
 import logging
 import random
 import socket
-from collections.abc import Container
 from itertools import accumulate
 from math import inf
 
@@ -21,8 +20,10 @@ from tracefwd.model import Ingest
 from tracefwd.receiver.credentials import Credentials
 from tracefwd.receiver.door import Door, descriptors_for
 from tracefwd.receiver.guard import Guard
+from tracefwd.receiver.handler import Handlers, zipkin_handlers
 from tracefwd.receiver.http_connection import Connection
 from tracefwd.receiver.intake import Intake
+from tracefwd.receiver.otlp_answers import otlp_handlers
 from tracefwd.settings import ReceiverSettings
 
 _log = logging.getLogger("tracefwd.receiver")
@@ -44,7 +45,8 @@ class HttpReceiver:
     """Serves one listening socket and counts what it serves.
 
     ``ingest`` is called once per readable request, in the loop's thread.  ``seed`` feeds the jitter of
-    connection ages, nothing else.  ``paths``: where requests are taken; None is the settings' and Zipkin's own.
+    connection ages, nothing else.  ``handlers``: who takes requests at which path; None has ``ingest`` take those at
+    the settings' paths and Zipkin's own, and ``otlp``, if that is given, those at OTLP's.
     ``exact``: requests that are not for us are answered as by the Java proxy (``http_exact.py``).  ``guard`` may be
     shared with other receivers of the process.
     """
@@ -55,12 +57,17 @@ class HttpReceiver:
         ingest: Ingest,
         *,
         seed: int = 0,
-        paths: Container[bytes] | None = None,
+        handlers: Handlers | None = None,
+        otlp: Ingest | None = None,
         exact: bool = False,
         guard: Guard | None = None,
     ) -> None:
         self._settings = settings
-        self._intake = Intake(settings, ingest, paths, exact=exact, guard=guard)
+        if handlers is None:
+            by_path = {} if otlp is None else otlp_handlers(otlp)
+            # An operator's own paths come first.
+            handlers = Handlers(by_path | zipkin_handlers(settings.paths, ingest))
+        self._intake = Intake(settings, handlers, exact=exact, guard=guard)
         self._credentials = Credentials(settings)
         self._refresh_at = 0.0
         self._random = random.Random(seed)  # noqa: S311 - spreads reconnections, guards nothing

@@ -23,6 +23,7 @@ import httptools
 
 from tracefwd.model import Answer, HeldAnswer
 from tracefwd.receiver import http_messages as say
+from tracefwd.receiver.handler import ZIPKIN_FORM, Form
 from tracefwd.receiver.http_request import HEADERS, IDLE, RequestReader
 from tracefwd.receiver.intake import Intake
 from tracefwd.receiver.turns import LONG_BODY_BYTES
@@ -70,7 +71,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._reader = RequestReader(
             intake.settings,
-            intake.paths,
+            intake.handlers,
             self._serve,
             self._invite_body,
             intake.guard,
@@ -84,8 +85,8 @@ class Connection(asyncio.Protocol):
         # Why it is we who close; "" when it is the client's wish.
         self._reason = ""
         self._turned_away = False
-        # (answer, manner, when its request was complete), in the order of requests.
-        self._queue: deque[tuple[Answer | HeldAnswer, int, float]] = deque()
+        # (answer, manner, form, when its request was complete), in the order of requests.
+        self._queue: deque[tuple[Answer | HeldAnswer, int, Form, float]] = deque()
         # Nothing is read any more: what is in the queue is all that will be answered.
         self._last = False
         # All is said, and it is the client's turn to close.
@@ -267,7 +268,8 @@ class Connection(asyncio.Protocol):
             self._intake.closed[self._reason] += 1
             transport.abort()
         else:
-            transport.write(say.render(say.OVERLOADED if overloaded else say.FULL, 0, last=True))
+            answer = _shaped(say.OVERLOADED if overloaded else say.FULL, self._reader.form)
+            transport.write(say.render(answer, 0, last=True))
             self._end()
 
     # What the reader tells.
@@ -281,7 +283,7 @@ class Connection(asyncio.Protocol):
         else:
             answer = self._refused(reader.refusal)
         self._last = reader.close_after or self._retiring
-        self._queue.append((answer, reader.manner, self._arrived))
+        self._queue.append((answer, reader.manner, reader.form, self._arrived))
         if isinstance(answer, HeldAnswer) and answer.answer is None:
             answer.when_released(self._flush_soon)
         return not self._last
@@ -296,17 +298,19 @@ class Connection(asyncio.Protocol):
             isinstance(answer, HeldAnswer)
             or answer.status != 202
             or answer.body
+            or answer.rejected
             or self._retiring
             or transport is None
         ):
             self._last |= self._retiring
-            self._queue.append((answer, 0, self._arrived))
+            self._queue.append((answer, 0, self._reader.form, self._arrived))
             if isinstance(answer, HeldAnswer):
                 answer.when_released(self._flush_soon)
             self._flush()
             return
-        transport.write(say.ACCEPTED)
-        intake.codes[202] += 1
+        form = self._reader.form
+        transport.write(form.taken)
+        intake.codes[202 if form.shape is None else 200] += 1
         intake.observe(perf_counter() - self._arrived)
 
     def _answer_to(self, body: bytes) -> Answer | HeldAnswer:
@@ -316,18 +320,21 @@ class Connection(asyncio.Protocol):
         # A later request of this connection does not overtake one that waits.
         if reader.coding or self._waiting or len(body) > LONG_BODY_BYTES:
             return self._wait_turn(body, reader.coding, reader.content_type)
-        return intake.take(body, "", reader.content_type)
+        handler = reader.handler
+        assert handler is not None, "what is for nobody has been refused"
+        return intake.take(handler, body, "", reader.content_type)
 
     def _refused(self, answer: Answer) -> Answer:
         self._intake.refusals.request(answer, self._reader.size)
         return answer
 
     def _wait_turn(self, body: bytes, coding: str, content_type: str) -> Answer | HeldAnswer:
-        intake = self._intake
+        intake, handler = self._intake, self._reader.handler
+        assert handler is not None, "what is for nobody has been refused"
 
         def work() -> Answer | HeldAnswer:
             self._waiting -= 1
-            answer = intake.take(body, coding, content_type)
+            answer = intake.take(handler, body, coding, content_type)
             self._balance_reading()
             return answer
 
@@ -339,7 +346,7 @@ class Connection(asyncio.Protocol):
         return held
 
     def _invite_body(self) -> None:
-        self._queue.append((say.CONTINUE, 0, self._arrived))
+        self._queue.append((say.CONTINUE, 0, ZIPKIN_FORM, self._arrived))
 
     # Answering.
 
@@ -348,7 +355,7 @@ class Connection(asyncio.Protocol):
         reader = self._reader
         self._refused(refused.answer)
         manner = 0 if reader.phase == HEADERS else reader.manner
-        self._queue.append((refused.answer, manner, self._arrived))
+        self._queue.append((refused.answer, manner, reader.form, self._arrived))
         self._reason = refused.reason
         self._last = True
         self._deadline = 0.0
@@ -368,12 +375,13 @@ class Connection(asyncio.Protocol):
         arrivals: list[float] = []
         ended = False
         while queue and transport is not None:
-            held, manner, arrived = queue[0]
+            held, manner, form, arrived = queue[0]
             answer = held.answer if isinstance(held, HeldAnswer) else held
             if answer is None:
                 break
             queue.popleft()
             ended = not queue and (self._last or (self._retiring and self._reader.phase == IDLE))
+            answer = _shaped(answer, form)
             if answer.status == 202 and not manner and not answer.body:
                 out.append(say.ACCEPTED_LAST if ended else say.ACCEPTED)
             else:
@@ -439,3 +447,7 @@ class Connection(asyncio.Protocol):
                 transport.pause_reading()
             else:
                 transport.resume_reading()
+
+
+def _shaped(answer: Answer, form: Form) -> Answer:
+    return answer if form.shape is None else form.shape(answer)

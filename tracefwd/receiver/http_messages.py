@@ -87,8 +87,10 @@ def render(answer: Answer, manner: int, *, last: bool) -> bytes:
     # A 204 has no body to give the length of (RFC 9110, 8.6).
     length = "" if status == 204 else f"Content-Length: {len(body)}\r\n"
     head += f"{length}{_MORE_FIELDS.get(status, '')}"
-    if body:
-        head += "Content-Type: text/plain; charset=utf-8\r\n"
+    if body or answer.content_type:
+        head += f"Content-Type: {answer.content_type or 'text/plain; charset=utf-8'}\r\n"
+    if answer.retry_after_s:
+        head += f"Retry-After: {answer.retry_after_s}\r\n"
     if last:
         head += "Connection: close\r\n"
     elif manner & KEEP_ALIVE:

@@ -10,7 +10,7 @@
 No clock, no transport, no answer is made here: ``feed`` hands over what it read, or raises ``Refused``.
 """
 
-from collections.abc import Callable, Container
+from collections.abc import Callable
 
 import httptools
 
@@ -19,6 +19,7 @@ from tracefwd.model import Answer
 from tracefwd.receiver import http_exact
 from tracefwd.receiver import http_messages as say
 from tracefwd.receiver.guard import Guard
+from tracefwd.receiver.handler import Form, Handler, Handlers
 from tracefwd.receiver.inflate import coding_of
 from tracefwd.settings import ReceiverSettings
 
@@ -40,8 +41,8 @@ class _Enough(Exception):  # noqa: N818 - a signal through the parser
 class RequestReader:
     """Calls ``on_request(body)`` for each request; it returns whether to read another one.
 
-    While that call lasts, ``content_type``, ``coding``, ``manner``, ``refusal``, ``close_after`` and ``size`` are
-    the request's.  ``on_expect`` is called for a client that waits for a 100 before it sends its body.
+    While that call lasts, ``handler``, ``form``, ``content_type``, ``coding``, ``manner``, ``refusal``, ``close_after``
+    and ``size`` are the request's.  ``on_expect`` is called for a client that waits for a 100 before it sends its body.
     ``stage`` changes whenever ``phase`` does or a new request begins.
     """
 
@@ -52,13 +53,13 @@ class RequestReader:
         "_exact",
         "_fields",
         "_guard",
+        "_handlers",
         "_head_bytes",
         "_known_head",
         "_moved",
         "_on_expect",
         "_on_request",
         "_parser",
-        "_paths",
         "_resuming",
         "_settings",
         "_stuck_bytes",
@@ -67,6 +68,8 @@ class RequestReader:
         "close_after",
         "coding",
         "content_type",
+        "form",
+        "handler",
         "manner",
         "phase",
         "refusal",
@@ -77,7 +80,7 @@ class RequestReader:
     def __init__(
         self,
         settings: ReceiverSettings,
-        paths: Container[bytes],
+        handlers: Handlers,
         on_request: Callable[[bytes], bool],
         on_expect: Callable[[], None],
         guard: Guard,
@@ -85,7 +88,7 @@ class RequestReader:
         exact: bool = False,
     ) -> None:
         self._settings = settings
-        self._paths = paths
+        self._handlers = handlers
         self._on_request = on_request
         self._on_expect = on_expect
         self._guard = guard
@@ -114,6 +117,9 @@ class RequestReader:
         self.close_after = False
         self.coding = ""
         self.content_type = ""
+        # Who takes it, if it is for anybody, and how it is answered.
+        self.handler: Handler | None = None
+        self.form: Form = handlers.stray("")
         # Its answer if it is not for us; its body is read and thrown away.
         self.refusal: Answer | None = None
 
@@ -259,6 +265,9 @@ class RequestReader:
             self.manner = say.manner_of(parser.get_http_version(), fields)
         say.check_framing(fields, settings.body_bytes_max)
         self.content_type = fields.get(b"content-type", b"").decode("latin-1")
+        self.handler = self._handlers.find(self._url)
+        form_of = self._handlers.stray if self.handler is None else self.handler.form_of
+        self.form = form_of(self.content_type)
         self.refusal = self._route(parser.get_method())
         if self._guard.looks:
             self.refusal = self._guard.refusal(fields.get(b"authorization", b"")) or self.refusal
@@ -305,9 +314,9 @@ class RequestReader:
             # What follows would be another protocol.
             raise self._refusal(say.Refused(say.NOT_ALLOWED, "protocol"))
         if self._exact:
-            return http_exact.route(method, self._url, self._paths)
-        if self._url not in self._paths and say.path_of(self._url) not in self._paths:
-            return say.NOT_FOUND
+            return http_exact.route(method, self._url, self._handlers)
+        if self.handler is None:
+            return self._handlers.not_found
         return None if method == b"POST" else say.NOT_ALLOWED
 
     def _read_coding(self, header: bytes) -> None:

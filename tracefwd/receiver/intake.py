@@ -4,20 +4,19 @@ import asyncio
 import logging
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Container
 from math import inf
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 from tracefwd.errors import Malformed, TooLarge
 from tracefwd.metrics import ANSWER_BUCKETS_S
-from tracefwd.model import Answer, HeldAnswer, Ingest
+from tracefwd.model import Answer, HeldAnswer
 from tracefwd.receiver import http_messages as say
 from tracefwd.receiver.guard import Guard
+from tracefwd.receiver.handler import Handler, Handlers
 from tracefwd.receiver.inflate import inflate
 from tracefwd.receiver.refusals import Refusals
 from tracefwd.receiver.turns import LONG_BODY_BYTES, Turns
-from tracefwd.receiver.weight import too_heavy
 from tracefwd.settings import ReceiverSettings
 
 if TYPE_CHECKING:
@@ -35,13 +34,11 @@ class Intake:
     def __init__(
         self,
         settings: ReceiverSettings,
-        ingest: Ingest,
-        paths: Container[bytes] | None = None,
+        handlers: Handlers,
         *,
         exact: bool = False,
         guard: Guard | None = None,
     ) -> None:
-        """``paths``: where requests are taken, decoded; None is Zipkin's own and the settings'."""
         self.settings = settings
         self.connections_max = settings.connections_max
         self.guard = guard or Guard(settings)
@@ -49,8 +46,7 @@ class Intake:
         self.refusals = Refusals()
         # Connections by client address, where they are limited.
         self.addresses: Counter[str] = Counter()
-        self.ingest = ingest
-        self.paths = say.served_paths(settings.paths) if paths is None else paths
+        self.handlers = handlers
         self.exact = exact
         self.draining = False
         self.connections: set[Connection] = set()
@@ -113,14 +109,16 @@ class Intake:
         for connection, body in gathered:
             connection.serve_gathered(body)
 
-    def take(self, body: bytes, coding: str, content_type: str) -> Answer | HeldAnswer:
+    def take(
+        self, handler: Handler, body: bytes, coding: str, content_type: str
+    ) -> Answer | HeldAnswer:
         """Inflate and ingest; whatever happens becomes an answer."""
         try:
             if coding:
                 body = inflate(body, coding, self.settings.body_bytes_max)
-            if len(body) > LONG_BODY_BYTES and (reason := too_heavy(body)):
+            if len(body) > LONG_BODY_BYTES and (reason := handler.too_heavy(body)):
                 return Answer(413, f"{reason}\n".encode())
-            return self.ingest(body, content_type)
+            return handler.ingest(body, content_type)
         except Malformed as error:
             return Answer(400, f"{error}\n".encode())
         except TooLarge:

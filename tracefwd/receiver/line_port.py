@@ -20,6 +20,7 @@ from typing import Protocol
 from tracefwd.limits import REJECT_SAMPLE_BYTES_MAX
 from tracefwd.model import Answer, HeldAnswer, Reject
 from tracefwd.receiver.guard import Guard
+from tracefwd.receiver.handler import Handlers, zipkin_handler
 from tracefwd.receiver.http import HttpReceiver
 from tracefwd.receiver.http_connection import Connection
 from tracefwd.receiver.intake import Intake
@@ -47,11 +48,6 @@ class LineSink(Protocol):
     def refuse_line(self, reject: Reject, *, is_log: bool) -> None: ...
 
 
-class _Everywhere:
-    def __contains__(self, path: object) -> bool:
-        return True
-
-
 class LinePort(HttpReceiver):
     """Serves one listening socket; bounds, drain and counts are ``HttpReceiver``'s."""
 
@@ -63,7 +59,8 @@ class LinePort(HttpReceiver):
         seed: int = 0,
         guard: Guard | None = None,
     ) -> None:
-        super().__init__(settings, sink.ingest_lines, seed=seed, paths=_Everywhere(), guard=guard)
+        everywhere = Handlers({}, everywhere=zipkin_handler(sink.ingest_lines))
+        super().__init__(settings, sink.ingest_lines, seed=seed, handlers=everywhere, guard=guard)
         self._unfinished = Unfinished(sink)
 
     @property
@@ -287,7 +284,9 @@ class LineConnection(Connection):
         whole = self._cutter.cut(data)
         if not whole:
             return
-        answer = self._intake.take(whole, "", "")
+        handler = self._intake.handlers.find(b"/")
+        assert handler is not None, "lines are taken everywhere"
+        answer = self._intake.take(handler, whole, "", "")
         if isinstance(answer, HeldAnswer) and answer.answer is None:
             self._held += 1
             answer.when_released(self._released)

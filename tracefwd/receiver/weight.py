@@ -6,8 +6,13 @@ milliseconds; what is too heavy is 413, like what is too large.  Pure.
 """
 
 from tracefwd.limits import MEMBERS_PER_BODY_MAX, SPANS_PER_BODY_MAX
+from tracefwd.receiver.fields import BrokenError
+from tracefwd.receiver.wire import Wire
 
 _LIST_OF_SPANS = 0x0A
+_SECOND = 0x12
+_OTLP_DEPTH = 3
+_JSON_BLANKS = b"\xef\xbb\xbf \t\r\n"
 
 
 def too_heavy(body: bytes) -> str:
@@ -23,6 +28,40 @@ def too_heavy(body: bytes) -> str:
     if body.count(b",") > MEMBERS_PER_BODY_MAX:
         return f"A body may have {MEMBERS_PER_BODY_MAX} members and elements; send smaller batches."
     return ""
+
+
+def too_heavy_otlp(body: bytes) -> str:
+    """The same for OTLP in either encoding."""
+    if body.lstrip(_JSON_BLANKS)[:1] == b"{":
+        return too_heavy(body)
+    if _count_otlp(body) > SPANS_PER_BODY_MAX:
+        return f"A body may have {SPANS_PER_BODY_MAX} spans; send smaller batches."
+    return ""
+
+
+def _count_otlp(body: bytes) -> int:
+    """Spans in resources (field 1), their scopes (2) and their spans (2), as far as frames can be followed."""
+    wire = Wire(body)
+    spans = 0
+    # Stretches yet to be looked at: a field's tag that is wanted there, begin, end.
+    stack = [(1, 0, len(body))]
+    while stack and spans <= SPANS_PER_BODY_MAX:
+        level, at, end = stack.pop()
+        wanted = _LIST_OF_SPANS if level == 1 else _SECOND
+        try:
+            while at < end and spans <= SPANS_PER_BODY_MAX:
+                if body[at] != wanted:
+                    at = wire.skip_field(at, end)
+                    continue
+                begin, at = wire.frame(at + 1, end)
+                if level == _OTLP_DEPTH:
+                    spans += 1
+                else:
+                    stack.append((level + 1, begin, at))
+        except BrokenError:
+            # The decoder says so.
+            continue
+    return spans
 
 
 def _count_proto(body: bytes) -> int:
@@ -43,4 +82,4 @@ def _count_proto(body: bytes) -> int:
     return spans
 
 
-__all__ = ["too_heavy"]
+__all__ = ["too_heavy", "too_heavy_otlp"]

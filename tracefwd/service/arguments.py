@@ -33,6 +33,8 @@ class Parser(argparse.ArgumentParser):
 RUN_FLAGS = {
     "--listen": ("HOST:PORT", "where Envoys post their spans (default 0.0.0.0:9411)"),
     "--trace-listen": ("HOST:PORT", "also take Wavefront span lines here, over HTTP and TCP"),
+    "--otlp-http": ("HOST:PORT", "also take OTLP over HTTP here (as --listen does at /v1/traces)"),
+    "--otlp-grpc": ("HOST:PORT", "also take OTLP over gRPC here"),
     "--admin": ("HOST:PORT", "health, metrics, ledger (default 127.0.0.1:9412)"),
     "--proxy-traces": ("URL", "the Wavefront proxy's trace port, http://HOST:30000"),
     "--proxy-metrics": ("URL", "the Wavefront proxy's metrics port, http://HOST:2878"),

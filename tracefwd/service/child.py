@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -185,7 +185,7 @@ class Child:
 async def start_child(
     life: Life,
     name: str,
-    listening: Sequence[socket.socket],
+    listening: Mapping[str, socket.socket],
     settings: Settings,
     tally: Tally,
     *,
@@ -198,8 +198,9 @@ async def start_child(
     (``module:function``) names other parts than a receiver's.
     """
     ours, theirs = socket.socketpair()
-    numbers = [sock.fileno() for sock in listening]
-    arguments = [",".join(map(str, numbers)), str(theirs.fileno())]
+    numbers = {port: sock.fileno() for port, sock in listening.items()}
+    named = ",".join(f"{port}={number}" for port, number in numbers.items())
+    arguments = [named, str(theirs.fileno())]
     if compose:
         arguments.append(compose)
     # The worker runs the very code that the parent runs, wherever that was found.
@@ -213,7 +214,7 @@ async def start_child(
                 _WORKER,
                 *arguments,
                 stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(*numbers, theirs.fileno()),
+                pass_fds=(*numbers.values(), theirs.fileno()),
                 # Signals to the parent's group (Ctrl-C) are for the parent, who then says "drain".
                 start_new_session=True,
                 env=environment,

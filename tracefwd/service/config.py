@@ -30,6 +30,8 @@ ENVIRONMENT_PREFIX = "TRACEFWD_"
 FLAG_KEYS = {
     "--listen": "receiver.listen",
     "--trace-listen": "receiver.trace_listen",
+    "--otlp-http": "receiver.otlp.http.listen",
+    "--otlp-grpc": "receiver.otlp.grpc.listen",
     "--admin": "admin.listen",
     "--profile": "mapping.profile",
     "--exact": "mapping.exact",

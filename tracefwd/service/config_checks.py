@@ -119,11 +119,18 @@ def _check_spool(settings: Settings, report: Report) -> None:
 
 
 def _check_intake(settings: Settings, report: Report) -> None:
-    lines = settings.receiver.trace_listen
-    # Port 0 is another one each time.
-    if lines in (settings.receiver.listen, settings.admin.listen) and not lines.endswith(":0"):
-        reason = "is taken by receiver.listen or admin.listen; give span lines a port of their own"
-        report.refuse("receiver.trace_listen", reason, shown=lines)
+    receiver = settings.receiver
+    taken = {receiver.listen: "receiver.listen", settings.admin.listen: "admin.listen"}
+    for key, address in (
+        ("receiver.trace_listen", receiver.trace_listen),
+        ("receiver.otlp.http.listen", receiver.otlp.http.listen),
+        ("receiver.otlp.grpc.listen", receiver.otlp.grpc.listen),
+    ):
+        # Port 0 is another one each time.
+        if address and address in taken and not address.endswith(":0"):
+            reason = f"is taken by {taken[address]}; give each a port of its own"
+            report.refuse(key, reason, shown=address)
+        taken[address] = key
     for index, path in enumerate(settings.receiver.paths):
         key = f"receiver.paths[{index}]"
         if not _PATH.fullmatch(path):

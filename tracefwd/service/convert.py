@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tracefwd.compose import Parts, make_parts, make_writer
+from tracefwd.compose import Parts, decode_anything, make_parts, make_writer
 from tracefwd.model import Decoded, Verdict, WavefrontSpan
 from tracefwd.settings import Settings, TargetSettings
 
@@ -22,6 +22,7 @@ def run(loaded: "Loaded", files: Sequence[str]) -> int:
     """0 when every file gave at least one span (or is an empty list), 1 otherwise."""
     settings = loaded.settings
     parts = make_parts(settings)
+    decode = decode_anything(parts)
     writer = make_writer(first_target(settings), settings)
     worst = 0
     for file in files:
@@ -29,7 +30,7 @@ def run(loaded: "Loaded", files: Sequence[str]) -> int:
         if body is None:
             worst = 1
             continue
-        decoded = parts.decode(body, "")
+        decoded = decode(body, "")
         for payload in writer.write(kept_spans(parts, decoded)):
             sys.stdout.buffer.write(payload.data)
         complain(file, decoded)

@@ -28,6 +28,8 @@ LOG = logging.getLogger(__name__)
 NEEDS_RESTART = (
     "receiver.listen",
     "receiver.trace_listen",
+    "receiver.otlp.http.listen",
+    "receiver.otlp.grpc.listen",
     "admin.listen",
     "service.only",
     "service.workers",

@@ -15,7 +15,7 @@ sockets before the old one is told to leave them.  A slot has two workers for th
 import asyncio
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tracefwd.errors import StartError
@@ -40,20 +40,19 @@ class Slot:
     def __init__(
         self,
         number: int,
-        sock: socket.socket | None,
+        listening: Mapping[str, socket.socket],
         settings: Settings,
         tally: Tally,
         *,
         compose: str,
         changed: Callable[[], None],
-        line_sock: socket.socket | None = None,
         name: str = "",
     ) -> None:
-        """``line_sock`` is the one for span lines, if there is a port for them; ``name`` is what logs call it."""
+        """``listening`` are its sockets, by ``sockets.PORTS``; ``name`` is what logs call it."""
         self.number = number
         self.name = name or f"worker {number}"
         self.restarts = 0
-        self._listening = [each for each in (sock, line_sock) if each is not None]
+        self._listening = dict(listening)
         self._settings = settings
         self._tally = tally
         self._compose = compose

@@ -10,6 +10,9 @@ import socket
 from tracefwd.errors import StartError
 from tracefwd.service.units import format_address, parse_address
 
+PORTS = ("spans", "lines", "otlp_http", "otlp_grpc")
+"""What a worker is called upon to serve, in the order of ``worker_parts.Parts``."""
+
 # Connections that wait for a worker: a mesh that reconnects at once after a roll-out.  The kernel cuts it
 # to net.core.somaxconn.
 BACKLOG = 4096
@@ -20,10 +23,13 @@ def listen(address: str, option: str, *, flag: str) -> socket.socket:
     return _listening(address, option, flag, _resolve(address, option, flag), shared=False)
 
 
-def listen_shared(address: str, option: str, *, flag: str, count: int) -> list[socket.socket]:
+def listen_shared(
+    address: str, option: str, *, flag: str, count: int, bound_only: bool = False
+) -> list[socket.socket]:
     """``count`` sockets that listen at one port; port 0 is chosen once for all of them.
 
-    The kernel spreads connections over them as soon as they listen, whoever accepts.
+    The kernel spreads connections over them as soon as they listen, whoever accepts.  ``bound_only`` ones take none:
+    they keep the port for listeners that somebody else opens with SO_REUSEPORT.
     """
     where = _resolve(address, option, flag)
     family, host = where
@@ -32,7 +38,7 @@ def listen_shared(address: str, option: str, *, flag: str, count: int) -> list[s
     opened: list[socket.socket] = []
     try:
         for _ in range(count):
-            sock = _listening(address, option, flag, where, shared=True)
+            sock = _listening(address, option, flag, where, shared=True, bound_only=bound_only)
             opened.append(sock)
             where = family, sock.getsockname()
     except StartError:
@@ -64,7 +70,13 @@ def _resolve(address: str, option: str, flag: str) -> tuple[int, tuple[str, int]
 
 
 def _listening(
-    address: str, option: str, flag: str, where: tuple[int, tuple[str, int]], *, shared: bool
+    address: str,
+    option: str,
+    flag: str,
+    where: tuple[int, tuple[str, int]],
+    *,
+    shared: bool,
+    bound_only: bool = False,
 ) -> socket.socket:
     family, name = where
     sock = socket.socket(family, socket.SOCK_STREAM)
@@ -75,7 +87,8 @@ def _listening(
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.setblocking(False)
         sock.bind(name)
-        sock.listen(BACKLOG)
+        if not bound_only:
+            sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
         raise StartError(f"{option} {address}: {_advice(error, flag)}") from error

@@ -51,15 +51,17 @@ class Service:
     def __init__(self, loaded: "Loaded", *, compose: str = "") -> None:
         self.loaded = loaded
         self.intake_url = ""
-        # "" without a port for span lines.
+        # "" without a port of the kind.
         self.lines_url = ""
+        self.otlp_http_url = ""
+        self.otlp_grpc_url = ""
         self.admin_url = ""
         self.reloads = 0
         self.reloads_refused = 0
         self._compose = compose
         self._tally = tally.Tally()
-        self._sockets: list[socket.socket] = []
-        self._line_sockets: list[socket.socket] = []
+        # One of each port for each worker.
+        self._sockets: dict[str, list[socket.socket]] = {}
         self._slots: list[Slot] = []
         self._scraper: Slot | None = None
         self._keepers: list[asyncio.Task[None]] = []
@@ -142,10 +144,10 @@ class Service:
             slot.drain(min(budget_s, HURRY_S) if self._hurried.is_set() else budget_s)
         # Each lives on for as long as its worker accepts.  Kept open here, it would then take connections that
         # nobody serves.
-        for sock in (*self._sockets, *self._line_sockets):
-            sock.close()
+        for opened in self._sockets.values():
+            for sock in opened:
+                sock.close()
         self._sockets.clear()
-        self._line_sockets.clear()
         if self._keepers:
             await asyncio.wait(self._keepers)
         if self._admin is not None:
@@ -246,32 +248,44 @@ class Service:
         self.admin_url = sockets.url(admin_socket)
         self._admin = Admin(self)
         await self._admin.start(admin_socket)
-        for number, sock in enumerate(self._sockets):
+        for number in range(len(self._sockets.get("spans", ()))):
             slot = Slot(
                 number,
-                sock,
+                {port: opened[number] for port, opened in self._sockets.items()},
                 settings,
                 self._tally,
                 compose=self._compose,
                 changed=self._changed.set,
-                line_sock=self._line_sockets[number] if self._line_sockets else None,
             )
             self._keep(slot)
         if _scrapes(settings):
             self._start_scraper(settings)
 
     def _listen(self, settings: Settings) -> None:
-        receiver, count = settings.receiver, settings.service.workers
-        tls = bool(receiver.tls.cert_file)
-        self._sockets = sockets.listen_shared(
-            receiver.listen, "receiver.listen", flag="--listen", count=count
-        )
-        if receiver.trace_listen:
-            self._line_sockets = sockets.listen_shared(
-                receiver.trace_listen, "receiver.trace_listen", flag="--trace-listen", count=count
+        receiver, tls = settings.receiver, bool(settings.receiver.tls.cert_file)
+        ports = {
+            "spans": (receiver.listen, "receiver.listen", "--listen"),
+            "lines": (receiver.trace_listen, "receiver.trace_listen", "--trace-listen"),
+            "otlp_http": (receiver.otlp.http.listen, "receiver.otlp.http.listen", "--otlp-http"),
+            "otlp_grpc": (receiver.otlp.grpc.listen, "receiver.otlp.grpc.listen", "--otlp-grpc"),
+        }
+        urls: dict[str, str] = {}
+        for port, (address, option, flag) in ports.items():
+            if not address:
+                continue
+            self._sockets[port] = sockets.listen_shared(
+                address,
+                option,
+                flag=flag,
+                count=settings.service.workers,
+                # grpc opens its own, and cannot be given one.
+                bound_only=port == "otlp_grpc",
             )
-            self.lines_url = sockets.url(self._line_sockets[0], tls=tls)
-        self.intake_url = sockets.url(self._sockets[0], tls=tls)
+            urls[port] = sockets.url(self._sockets[port][0], tls=tls)
+        self.intake_url = urls["spans"]
+        self.lines_url = urls.get("lines", "")
+        self.otlp_http_url = urls.get("otlp_http", "")
+        self.otlp_grpc_url = urls.get("otlp_grpc", "")
 
     def _keep(self, slot: Slot) -> None:
         self._slots.append(slot)
@@ -283,7 +297,7 @@ class Service:
         self._scraper = Slot(
             # Above every worker's, so that the tally tells them apart.
             settings.service.workers,
-            None,
+            {},
             settings,
             self._tally,
             compose=_SCRAPER,
@@ -311,6 +325,10 @@ class Service:
             parts.append(f"intake {self.intake_url} (workers: {len(self.workers)}, on {loops})")
         if self.lines_url:
             parts.append(f"span lines {self.lines_url}")
+        if self.otlp_http_url:
+            parts.append(f"OTLP over HTTP {self.otlp_http_url}")
+        if self.otlp_grpc_url:
+            parts.append(f"OTLP over gRPC {self.otlp_grpc_url.partition('//')[2]}")
         if self._scraper is not None:
             parts.append(f"scraping {len(self.loaded.settings.prometheus_sources)} sources")
         return ", ".join([*parts, f"admin {self.admin_url}"])

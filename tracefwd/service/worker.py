@@ -1,7 +1,8 @@
 """One worker process: where the rooms meet.
 
-It is a fresh interpreter (``python -m tracefwd.service.worker [LISTEN_FD[,LINES_FD]] CONTROL_FD``, the first one ""
-for the scraper) that borrows its slot's listening sockets from the parent and shares nothing with its siblings.
+It is a fresh interpreter (``python -m tracefwd.service.worker [PORT=FD[,PORT=FD…]] CONTROL_FD``, ports as in
+``sockets.PORTS``, "" for the scraper) that borrows its slot's listening sockets from the parent and shares nothing
+with its siblings.
 Three tasks are its whole concurrency story, beside those that each target and each scraped source has for itself:
 
 * ``receiver`` takes requests (or scrapes) until it is time to leave,
@@ -26,7 +27,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -67,12 +68,11 @@ class Worker:
 
     def __init__(
         self,
-        sock: socket.socket | None,
+        sockets: Mapping[str, socket.socket],
         build: Compose,
-        line_sock: socket.socket | None = None,
     ) -> None:
-        self._sock = sock
-        self._line_sock = line_sock
+        """``sockets`` are the slot's, by ``sockets.PORTS``."""
+        self._sockets = sockets
         self._build = build
         self._channel: Channel[FromParent] = Channel(FromParent, self._receive)
         self._started: asyncio.Future[Start] = asyncio.get_running_loop().create_future()
@@ -135,10 +135,9 @@ class Worker:
             await target.start()
         if parts.journal is not None:
             await self._recover(parts, parts.journal)
-        if parts.receiver is not None and self._sock is not None:
-            await parts.receiver.start(self._sock)
-        if parts.line_port is not None and self._line_sock is not None:
-            await parts.line_port.start(self._line_sock)
+        for name, part in parts.ports.items():
+            if name in self._sockets:
+                await part.start(self._sockets[name])
         if parts.scraper is not None:
             parts.scraper.start()
         if parts.memory is not None:
@@ -381,17 +380,15 @@ def _prepared(build: Compose) -> Compose:
 
 
 async def _run(arguments: Sequence[str]) -> int:
-    listen_fds, control_fd, *other_parts = arguments
+    listening, control_fd, *other_parts = arguments
     build = _named(other_parts[0]) if other_parts else compose
     with ExitStack() as stack:
-        borrowed = [
-            stack.enter_context(socket.socket(fileno=int(number)))
-            for number in filter(None, listen_fds.split(","))
-        ]
-        for sock in borrowed:
-            sock.setblocking(False)
-        ports: list[socket.socket | None] = [*borrowed, None, None]
-        worker = Worker(ports[0], _prepared(build), ports[1])
+        borrowed: dict[str, socket.socket] = {}
+        for each in filter(None, listening.split(",")):
+            name, _, number = each.partition("=")
+            borrowed[name] = stack.enter_context(socket.socket(fileno=int(number)))
+            borrowed[name].setblocking(False)
+        worker = Worker(borrowed, _prepared(build))
         asyncio.get_running_loop().add_signal_handler(
             signal.SIGTERM, lambda: worker.leave(reason="SIGTERM")
         )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tracefwd import metrics
+from tracefwd.service.sockets import PORTS
 from tracefwd.settings import Settings, TargetSettings
 
 if TYPE_CHECKING:
@@ -95,7 +96,8 @@ class MemoryPart(Protocol):
 
 @dataclass
 class Parts:
-    """What a worker is made of; ``line_port`` takes span lines, if it is to.  Without ``journal`` a crash costs all.
+    """What a worker is made of; ``line_port`` takes span lines and ``otlp_*`` OTLP, if they are to.  Without
+    ``journal`` a crash costs all.
 
     The scraper's process has a ``scraper`` and no ``receiver``.
     """
@@ -106,14 +108,21 @@ class Parts:
     each_second: Callable[[], None] = lambda: None
     """Small chores that need no task of their own, such as a look at the rules file."""
     line_port: ReceiverPart | None = None
+    otlp_http: ReceiverPart | None = None
+    otlp_grpc: ReceiverPart | None = None
     journal: JournalPart | None = None
     scraper: ScraperPart | None = None
     memory: MemoryPart | None = None
 
     @property
+    def ports(self) -> dict[str, ReceiverPart]:
+        """Who serves at which of the slot's sockets, by ``sockets.PORTS``."""
+        parts = (self.receiver, self.line_port, self.otlp_http, self.otlp_grpc)
+        return {name: part for name, part in zip(PORTS, parts, strict=True) if part is not None}
+
+    @property
     def receivers(self) -> list[ReceiverPart | ScraperPart]:
-        parts = (self.receiver, self.line_port, self.scraper)
-        return [part for part in parts if part is not None]
+        return [*self.ports.values(), *([] if self.scraper is None else [self.scraper])]
 
     def problems(self) -> list[str]:
         """What is wrong outside."""
@@ -159,10 +168,11 @@ def make_targets(
 
 def compose(settings: Settings, slot: int = 0, machine: "Machine | None" = None) -> Parts:
     """The real parts; ``machine`` is where limits of memory are read, the real one by default."""
-    from tracefwd.compose import load_line_rules, make_pipeline
+    from tracefwd.compose import load_line_rules, make_pipeline, otlp_ingest
     from tracefwd.receiver.guard import Guard
     from tracefwd.receiver.http import HttpReceiver
     from tracefwd.receiver.line_port import LinePort
+    from tracefwd.receiver.otlp_answers import otlp_only
     from tracefwd.service.memory_watch import make_memory_watch
     from tracefwd.service.rules_watch import RulesWatch
 
@@ -175,12 +185,15 @@ def compose(settings: Settings, slot: int = 0, machine: "Machine | None" = None)
     pipeline = make_pipeline(settings, targets, now_us=lambda: time.time_ns() // 1_000)
     if durable is not None:
         durable.connect(pipeline, [target for _, target in targets])
-    # Both ports share one room for unfinished requests.
+    # All ports share one room for unfinished requests.
     guard = Guard(settings.receiver)
+    otlp = otlp_ingest(settings, pipeline)
     receiver = HttpReceiver(
         settings.receiver,
         pipeline.ingest,
         seed=_seed(),
+        # As the Java proxy, whose port for Zipkin refuses the path.
+        otlp=None if settings.mapping.exact else otlp,
         exact=settings.mapping.exact,
         guard=guard,
     )
@@ -190,14 +203,21 @@ def compose(settings: Settings, slot: int = 0, machine: "Machine | None" = None)
     watch = RulesWatch(settings, pipeline.ruled)
     line_watch = RulesWatch(settings, pipeline.line_ruled, load_line_rules)
     bare = [target for _, target in targets]
-    ports = [receiver] if line_port is None else [receiver, line_port]
+    otlp_http = None
+    if settings.receiver.otlp.http.listen:
+        otlp_http = HttpReceiver(
+            settings.receiver, otlp, seed=_seed(), handlers=otlp_only(otlp), guard=guard
+        )
+    ports = [part for part in (receiver, line_port, otlp_http) if part is not None]
     memory = make_memory_watch(settings, pipeline, bare, ports, guard, machine)
 
     def each_second() -> None:
         watch.check()
         line_watch.check()
 
-    return Parts(pipeline, receiver, bare, each_second, line_port, durable, memory=memory)
+    return Parts(
+        pipeline, receiver, bare, each_second, line_port, otlp_http, None, durable, memory=memory
+    )
 
 
 def _seed() -> int:
