@@ -17,7 +17,7 @@ from tests.line_fields import fields_of_lines
 from tracefwd.compose import make_pipeline
 from tracefwd.ledger import Account
 from tracefwd.metrics import Samples
-from tracefwd.model import Payload, Signal
+from tracefwd.model import Answer, Payload, Signal
 from tracefwd.receiver.http import HttpReceiver
 from tracefwd.settings import MappingSettings, Settings, TargetSettings
 
