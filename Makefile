@@ -9,7 +9,7 @@ BIN := .venv/bin
 DEMO_SECONDS ?= 15
 DEMO_RATE ?= 500
 
-.PHONY: demo test docs format lock bench real-proxy fuzz chaos soak clean help
+.PHONY: demo test docs format lock bench real-proxy fuzz chaos soak audit clean help
 
 help: ## what can be made here
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -21,6 +21,7 @@ test: $(BIN)/.dev $(BIN)/.sdk ## formatting, lints, types and all tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive tracefwd
 	$(BIN)/python -m pytest
 
 format: $(BIN)/.dev ## let ruff write the layout
@@ -74,6 +75,11 @@ chaos: $(BIN)/.dev ## a thousand rounds of kills and faults; nothing acknowledge
 
 soak: $(BIN)/.dev ## an hour of steady load with exchanges of workers; memory and latency must stay flat
 	$(BIN)/python tests/soak/soak.py --seconds 3600
+
+audit: $(BIN)/.dev ## known vulnerabilities of what is locked; fails where no database answers (tests/audit.py)
+	$(PYTHON) -m venv .venv/audit
+	.venv/audit/bin/pip install --quiet --disable-pip-version-check pip-audit
+	.venv/audit/bin/python tests/audit.py deploy/requirements.lock tests/requirements.lock
 
 clean: ## forget the environment
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
