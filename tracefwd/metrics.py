@@ -355,7 +355,7 @@ CATALOGUE: tuple[Metric, ...] = (
         "tracefwd_memory_used_bytes",
         "gauge",
         ("part",),
-        "Memory in use, by part (base, connections, requests, queues, red; other: what the operating system says beyond them).",
+        "Memory in use, by part (base, connections, requests, queues, red; other: what the operating system says beyond them; predecessor: a worker that is being exchanged).",
     ),
     Metric("tracefwd_memory_max_bytes", "gauge", (), "The workers' shares of the memory budget."),
     Metric(

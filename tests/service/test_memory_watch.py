@@ -50,9 +50,9 @@ class World:
         )
         self.now = 0.0
 
-    def own(self, size: int) -> None:
+    def own(self, size: int, process: str = "self") -> None:
         """What the kernel says this process has for itself."""
-        file = self._root / "proc/self/statm"
+        file = self._root / f"proc/{process}/statm"
         file.parent.mkdir(parents=True, exist_ok=True)
         pages = size // os.sysconf("SC_PAGE_SIZE")
         file.write_text(f"{pages * 2} {pages + 100} 100 1 0 {pages} 0\n")
@@ -92,6 +92,23 @@ def test_what_no_part_counts_is_felt_through_the_kernel(world: World) -> None:
     assert sum(used.values()) == pytest.approx(0.93 * world.share, abs=PAGE * 2)
     world.own(40 * MIB)
     assert world.look(0.3) == CALM
+
+
+def test_a_worker_that_leaves_has_its_successors_share(world: World) -> None:
+    """As long as it lives, and but for what an idle one has: that is the price of an exchange."""
+    world.own(int(0.5 * world.share) + 40 * MIB, "77")
+    world.watch._beside = 77
+    assert world.look(0.3) == SHED
+    used = world.watch.samples()["tracefwd_memory_used_bytes"]
+    assert used["predecessor",] == pytest.approx(0.5 * world.share, abs=PAGE * 2)
+    assert world.look(0.45) == REFUSE
+    world.own(40 * MIB, "77")
+    assert world.look(0.45) == CALM
+    world.own(0, "77")
+    assert world.look(0.45) == CALM
+    # Another process with its number is none of ours.
+    world.own(world.share, "77")
+    assert world.look(0.45) == CALM
 
 
 def test_large_red_tables_are_sent_early_but_not_all_the_time(world: World) -> None:

@@ -337,6 +337,23 @@ async def test_a_worker_that_leaves_by_itself_has_a_successor_before_it_is_gone(
     assert (whole["delivered"], whole["held"], whole["dropped"]) == (1, 0, {})
 
 
+async def test_a_successor_is_told_whose_share_of_memory_it_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[int] = []
+
+    async def start_child(*arguments: Any, beside: int, **options: Any) -> child_module.Child:
+        told.append(beside)
+        return await child_module.start_child(*arguments, beside=beside, **options)
+
+    monkeypatch.setattr(slot_module, "start_child", start_child)
+    async with Service(loaded(), compose=FAKE) as service:
+        (slot,) = service.slots
+        old = slot.pid
+        await service.reload(service.loaded)
+        assert told == [0, old]
+
+
 async def test_exchanged_workers_both_count_until_the_old_one_has_left() -> None:
     async with Service(loaded(), compose=FAKE) as service:
         (slot,) = service.slots

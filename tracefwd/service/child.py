@@ -115,13 +115,17 @@ class Child:
         self._channel.send(Drain(budget_s, handed_over))
 
     async def open(
-        self, process: asyncio.subprocess.Process, control: socket.socket, settings: Settings
+        self,
+        process: asyncio.subprocess.Process,
+        control: socket.socket,
+        settings: Settings,
+        beside: int,
     ) -> None:
         loop = asyncio.get_running_loop()
         self.pid = process.pid
         await loop.create_unix_connection(lambda: self._channel, sock=control)
         settings_json = msgspec.Raw(msgspec.json.encode(settings))
-        self._channel.send(Start(self.life.slot, settings_json))
+        self._channel.send(Start(self.life.slot, settings_json, beside))
         self.ended = asyncio.create_task(self._live(process), name=self.name)
         self.ended.add_done_callback(lambda _: self._tell())
 
@@ -191,8 +195,9 @@ async def start_child(
     *,
     compose: str,
     changed: Callable[[], None],
+    beside: int = 0,
 ) -> Child:
-    """A worker process that is starting.  Raises ``OSError`` when the system gives none.
+    """A worker process that is starting, ``beside`` another one if it is not 0.  Raises ``OSError`` when there is none.
 
     ``name`` is for people.  It borrows the listening sockets, if any, which stay the parent's.  ``compose``
     (``module:function``) names other parts than a receiver's.
@@ -223,5 +228,5 @@ async def start_child(
             ours.close()
             raise
     child = Child(life, name, tally, changed)
-    await child.open(process, ours, settings)
+    await child.open(process, ours, settings, beside)
     return child

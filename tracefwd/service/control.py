@@ -35,10 +35,14 @@ UNSENT_BYTES_MAX = 256 * 2**10
 
 
 class Start(Struct, tag_field="type", tag="start"):
-    """What a worker needs to know; ``settings`` is ``settings.Settings`` as JSON."""
+    """What a worker needs to know; ``settings`` is ``settings.Settings`` as JSON.
+
+    ``beside`` is the process that it is to follow, and that lives on for a while; 0: none.
+    """
 
     slot: int
     settings: msgspec.Raw
+    beside: int = 0
 
 
 class Ask(Struct, tag_field="type", tag="ask"):

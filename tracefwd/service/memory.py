@@ -2,7 +2,9 @@
 
 The budget is one for the process tree: ``service.memory_max``, or the least limit of the cgroups around us (v2
 ``memory.max`` and ``memory.high``, v1 ``memory.limit_in_bytes``), or, where nothing limits us, half of the machine's.
-Of it a part is left to the kernel and to the other processes of the tree; workers share the rest alike.
+Of it a part is left to the kernel and to the other processes of the tree; workers share the rest alike.  While workers
+are exchanged, the two of a slot have one share: what the old one still holds is taken off the new one's.  On top of the
+budget comes then one interpreter (some 50 MiB), for as long as the old worker delivers.
 
 ``Machine`` reads files under a root and is the seam where tests inject limits; everything else here is pure.
 """
@@ -51,9 +53,9 @@ class Machine:
             return min(found)
         return Limit(int(machine_bytes * _MACHINE_SHARE), "half of the machine's memory")
 
-    def own_bytes(self) -> int:
-        """This process's memory that nobody shares; 0 if the kernel does not say."""
-        words = self._read("proc/self/statm").split()
+    def own_bytes(self, process: int | str = "self") -> int:
+        """A process's memory that nobody shares; 0 if the kernel does not say, or there is none (any more)."""
+        words = self._read(f"proc/{process}/statm").split()
         if len(words) < 3:
             return 0
         return (int(words[1]) - int(words[2])) * os.sysconf("SC_PAGE_SIZE")

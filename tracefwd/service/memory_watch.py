@@ -77,13 +77,15 @@ class MemoryWatch:
         self._intakes = intakes
         self._pressure = Pressure()
         self._base_bytes = machine.own_bytes()
+        self._beside = 0
         self._used: dict[str, int] = {}
         self._give_back = _heap_trimmer()
         self._gave_back_at = self._ticked_at = self._told_at = -inf
         self._shed_told = 0
 
-    def start(self) -> None:
-        """Look from now on, for as long as the loop runs."""
+    def start(self, beside: int = 0) -> None:
+        """Look from now on, for as long as the loop runs; ``beside`` is the process whose share this is, too."""
+        self._beside = beside
         LOG.info(
             "memory: %s for this worker, of %s", format_size(_whole(self.share_bytes)), self._source
         )
@@ -103,6 +105,8 @@ class MemoryWatch:
         used = {"base": self._base_bytes} | {name: count() for name, count in self._parts.items()}
         known = sum(used.values())
         used["other"] = max(0, self._machine.own_bytes() - known)
+        used["predecessor"] = self._beside_bytes()
+        known += used["predecessor"]
         self._used = used
         before = self.stage, self._pressure.share
         total = known + used["other"]
@@ -116,6 +120,15 @@ class MemoryWatch:
             self._relieve(now, total)
         if self.stage != CALM or before[0] != CALM:
             self._tell(now, before[0], total)
+
+    def _beside_bytes(self) -> int:
+        """What the worker that leaves has more than an idle one."""
+        if not self._beside:
+            return 0
+        size = self._machine.own_bytes(self._beside)
+        if not size:
+            self._beside = 0  # gone for good; its number may be another's soon
+        return max(0, size - self._base_bytes)
 
     def _relieve(self, now: float, total: int) -> None:
         if self._used["other"] > _SLACK_BYTES and now - self._gave_back_at >= _GIVE_BACK_S:

@@ -207,6 +207,7 @@ class Slot:
             self._tally,
             compose=self._compose,
             changed=self._changed,
+            beside=self.pid or 0,
         )
         if self._draining.is_set():
             child.drain(0.0)

@@ -141,7 +141,7 @@ class Worker:
         if parts.scraper is not None:
             parts.scraper.start()
         if parts.memory is not None:
-            parts.memory.start()
+            parts.memory.start(start.beside)
         self._parts = parts
         if self._handed_over:
             _leave_ports(parts)
