@@ -70,7 +70,7 @@ def test_a_plan_changes_nothing() -> None:
     sink = Sink()
     pipeline = make(sink)
     plan = pipeline.plan(make_decode()(BATCH, "application/json"), NOW_US)
-    assert (len(plan.mapped.spans), plan.kept) == (5, 5)
+    assert (len(plan.mapped.spans), len(plan.good)) == (5, 5)
     assert sink.payloads == []
     assert pipeline.ledger()["received"] == 0
     assert list(pipeline.tick()) == []

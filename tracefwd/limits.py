@@ -58,6 +58,23 @@ TAGS_PER_SPAN_MAX = 1_000
 # disk's thread for as long as a slow write takes; this is what a worker at its full speed (140,000 spans/s, some 60
 # bytes each when packed) gathers in two seconds, and a disk that takes longer than that is no help against bursts.
 STORING_BYTES_MAX = 16 * 2**20
+# --- console -------------------------------------------------------------------------------
+# Operations that the parent keeps the last minutes of; about 1.5 kB each.  Further ones count under their service.
+CONSOLE_OPERATIONS_MAX = 10_000
+# Services likewise; a mesh of a thousand services is a large one.
+CONSOLE_SERVICES_MAX = 2_000
+# Pairs of services that call each other, per worker and in the sum; about 1.2 kB each in the sum.
+CONSOLE_EDGES_MAX = 4_000
+# One sampled span as received; a larger one is shown without it.  Envoy's are 1 KiB.
+SAMPLE_BYTES_MAX = 32_768
+# All sampled spans in the parent, as received, as sent and their tags.
+SAMPLES_BYTES_MAX = 16 * 2**20
+# Streams (consoles, `top`, taps) that are open at once; each holds one document of each view at most.
+STREAMS_MAX = 64
+# A reader that takes nothing for so long is gone.
+STREAM_STALL_S = 30.0
+# Spans that wait for one tap's reader; beyond them they are counted as missed.
+TAP_QUEUE_MAX = 500
 
 # --- metrics path ----------------------------------------------------------------------------
 # A longer line of an exposition is skipped.  Istio's widest are 1.4 kB; the collector's own reader ends at this.

@@ -131,13 +131,15 @@ class Reject(Struct, gc=False):
 class Decoded(Struct, gc=False):
     """What one body held.
 
-    ``repairs`` counts what the decoder mended, by the kinds in ``limits.REPAIR_KINDS``.
+    ``repairs`` counts what the decoder mended, by the kinds in ``limits.REPAIR_KINDS``.  ``body`` is what it was, where
+    somebody may want to see it.
     """
 
     encoding: Encoding
     spans: list[Span]
     rejects: Sequence[Reject] = ()
     repairs: dict[str, int] | None = None
+    body: bytes = b""
 
 
 # --- what Wavefront will be told -------------------------------------------------------------

@@ -104,13 +104,13 @@ def target_sections(targets: Sequence[Destination]) -> dict[str, dict[str, ledge
 class Plan(Struct, gc=False):
     """Everything one request would change.
 
-    ``sampled_out`` says which policy held back how many; ``payloads`` are per writer, in the writers' order; ``shed``
-    spans were kept by sampling and let go of for want of memory.
+    ``good`` spans go on; ``sampled_out`` says which policy held back how many; ``payloads`` are per writer, in the
+    writers' order; ``shed`` spans were kept by sampling and let go of for want of memory.
     """
 
     decoded: Decoded
     mapped: Mapped
-    kept: int
+    good: Sequence[WavefrontSpan]
     sampled_out: dict[str, int] | None
     payloads: list[list[Payload]]
     shed: int = 0
@@ -169,13 +169,17 @@ class Pipeline:
         self._log_account = Account(lambda: 0)
         self._quarantine = Quarantine()
         self.journal: Journal | None = None
+        # Sees every batch, for people who look.
+        self.watch: Callable[[Plan, int], None] | None = None
         self._accepted: dict[str, int] = {}
         self._repairs: dict[str, int] = {}
 
     # The hot path
 
     def ingest(self, body: bytes, content_type: str) -> Answer | HeldAnswer:
-        return self.take(self._decode(body, content_type))
+        decoded = self._decode(body, content_type)
+        decoded.body = body
+        return self.take(decoded)
 
     def take(self, decoded: Decoded) -> Answer | HeldAnswer:
         """``ingest`` for who has a decoder of its own."""
@@ -188,33 +192,27 @@ class Pipeline:
         kept, sampled_out = mapped.spans, None
         if self._sampler is not None:
             kept, sampled_out = self._sampler.sift(mapped.spans, now_us)
-        shed = 0
+        sampled = kept
         if self.shedder.on:
-            kept, shed = self._shed(kept)
+            kept = self.shedder.sift(kept)
         payloads = [writer.write(kept) for writer in self._writers] if kept else []
-        return Plan(decoded, mapped, len(kept), sampled_out, payloads, shed)
-
-    def _shed(self, spans: list[WavefrontSpan]) -> tuple[list[WavefrontSpan], int]:
-        kept = self.shedder.sift(spans)
-        return kept, len(spans) - len(kept)
+        return Plan(decoded, mapped, kept, sampled_out, payloads, len(sampled) - len(kept))
 
     def commit(self, plan: Plan, now_us: int) -> Answer | HeldAnswer:
         """Apply a plan.  No await in here: it happens whole, or not at all."""
         decoded, mapped = plan.decoded, plan.mapped
         self._apply(plan, len(decoded.spans), now_us)
-        answer = ACCEPTED
-        if decoded.rejects or mapped.rejects:
-            answer = self._reject(decoded, mapped, now_us)
+        is_clean = not (decoded.rejects or mapped.rejects)
+        answer = ACCEPTED if is_clean else self._reject(decoded, mapped, now_us)
         return answer if self.journal is None else self.journal.hold(answer)
 
     def _apply(self, plan: Plan, read: int, now_us: int) -> None:
         """Everything about the spans of a plan, of which ``read`` were read, but for the rejects."""
         decoded, mapped = plan.decoded, plan.mapped
-        spans = len(mapped.spans)
-        account = self._account
+        spans, account = len(mapped.spans), self._account
         account.received += spans + mapped.blocked
         account.blocked += mapped.blocked
-        account.sampled_out += spans - plan.kept - plan.shed
+        account.sampled_out += spans - len(plan.good) - plan.shed
         if plan.shed:
             account.drop("shed", plan.shed)
         if plan.sampled_out is not None and self._sampler is not None:
@@ -229,6 +227,8 @@ class Pipeline:
         self._offer(plan.payloads, facts, now_s)
         if decoded.repairs or mapped.repairs:
             self._count_repairs(decoded.repairs, mapped.repairs)
+        if self.watch is not None:
+            self.watch(plan, now_us)
 
     def _offer(
         self, payloads_by_writer: list[list[Payload]], facts: Sequence[int] | None, now_s: int
@@ -307,7 +307,7 @@ class Pipeline:
             kept, sampled_out = self._sampler.sift(spans, now_us)
         sampled = kept
         if self.shedder.on:
-            kept, _ = self._shed(kept)
+            kept = self.shedder.sift(kept)
         checked = self._lines.check(kept, now_us)
         if checked.rejects:
             # Rejected spans count as such alone.
@@ -318,7 +318,7 @@ class Pipeline:
         good_spans = checked.spans
         payloads = [writer.write(good_spans) for writer in self._writers] if good_spans else []
         shed = len(sampled) - len(kept)
-        plan = Plan(decoded, mapped, len(good_spans), sampled_out, payloads, shed)
+        plan = Plan(decoded, mapped, good_spans, sampled_out, payloads, shed)
         return self._plan_logs(lines, plan, now_us)
 
     def _plan_logs(self, lines: Lines, plan: Plan, now_us: int) -> LinePlan:
@@ -371,8 +371,8 @@ class Pipeline:
 
     # The tick
 
-    def tick(self) -> Iterator[None]:
-        """Send what RED gathered; yields between slices so that answers can be given in between."""
+    def tick(self) -> Iterator[list[RedPoint]]:
+        """Send what RED gathered; yields each slice when it is sent, so that answers can be given in between."""
         if self._red is None:
             return
         now_s = self._now_us() // 1_000_000
@@ -390,7 +390,7 @@ class Pipeline:
             seq = self._offer(payloads, None, now_s)
             if journal is not None:
                 journal.drained(seq, [point.number for point in points])
-            yield
+            yield points
         if journal is not None:
             journal.tick_ended()
 

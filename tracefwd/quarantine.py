@@ -17,6 +17,12 @@ _TEXT = re.compile(r'"(?:[^"\\]|\\.)*(?:"|$)', re.DOTALL)
 _NUMBER = re.compile(r"-?\d[\d.eE+-]*")
 # What a span line is made of: quoted text (a backslash escapes its quote), "=", anything else up to a blank or "=".
 _LINE_PIECE = re.compile(r'"(?:[^"\\]|\\"|\\(?!"))*(?:"|$)|=|[^\s="]+|"')
+# Who sent a span, as Istio's tags or its endpoint say; the first that is there.
+_SENDERS = tuple(
+    re.compile(rf'"{key}"\s*:\s*"([^"\\]{{1,128}})"'.encode())
+    for key in ("istio.canonical_service", "serviceName")
+)
+_NAMESPACE = re.compile(rb'"istio.namespace"\s*:\s*"([^"\\]{1,128})"')
 _SHOWN_KEY_MAX = 66
 _SHOWN_DETAIL_MAX = 300
 
@@ -54,6 +60,18 @@ def _mask_line(text: str) -> str:
     return "".join(shown).strip()
 
 
+def sender(sample: bytes) -> str:
+    """The workload that sent a span (``reviews.default``), as far as its text can be read; "" if not."""
+    for pattern in _SENDERS:
+        if found := pattern.search(sample):
+            name = found[1].decode("utf-8", "replace")
+            space = _NAMESPACE.search(sample)
+            if space is None or "." in name:
+                return name
+            return f"{name}.{space[1].decode('utf-8', 'replace')}"
+    return ""
+
+
 class Quarantine:
     """The newest rejected samples of a worker."""
 
@@ -64,13 +82,14 @@ class Quarantine:
         self._ring.extend((now_us, reject) for reject in rejects)
 
     def show(self) -> list[dict[str, str]]:
-        """``at`` (epoch seconds), ``reason``, ``where``, ``detail``, ``sample`` (masked)."""
+        """``at`` (epoch seconds), ``reason``, ``where``, ``detail``, ``sender``, ``sample`` (masked)."""
         return [
             {
                 "at": f"{now_us / 1e6:.3f}",
                 "reason": reject.reason,
                 "where": reject.where,
                 "detail": reject.detail[:_SHOWN_DETAIL_MAX],
+                "sender": sender(reject.sample),
                 "sample": mask(reject.sample),
             }
             for now_us, reject in reversed(self._ring)

@@ -606,11 +606,50 @@ class SpoolSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AdminTlsSettings:
+    cert_file: str = option(
+        "",
+        "Certificate chain (PEM); with it the admin port speaks TLS only; read again when it changes.",
+        unit="path",
+    )
+    key_file: str = option("", "Its private key (PEM, without a passphrase).", unit="secret_path")
+    client_ca_file: str = option(
+        "",
+        "Authorities (PEM): a client with a certificate of theirs needs no token; probes and /metrics need none.",
+        unit="path",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class AdminSettings:
     listen: str = option(
         "127.0.0.1:9412",
-        "Health, metrics, ledger, configuration; keep it away from strangers.",
+        "Health, metrics, console and its API; beyond loopback console and API are off until there is a token_file or a tls.client_ca_file.",
         unit="address",
+    )
+    token_file: str = option(
+        "",
+        "File with the bearer tokens of which console and API demand one, one a line; read again when it changes.",
+        unit="secret_path",
+    )
+    tls: AdminTlsSettings = section(AdminTlsSettings, "TLS on the admin port.")
+    allowed_hosts: list[str] = option(
+        [],
+        "Names under which a browser may reach console and API on loopback, beside localhost and addresses (others are taken for DNS rebinding).",
+    )
+    masked_tags: list[str] = option(
+        [
+            "*authorization*",
+            "*cookie*",
+            "*credential*",
+            "*password*",
+            "*passwd*",
+            "*secret*",
+            "*token*",
+            "*api?key*",
+            "*apikey*",
+        ],
+        "Globs on tags whose values console, API and tap never show; letter case does not count.",
     )
 
 
@@ -667,6 +706,7 @@ class Settings:
 
 __all__ = [
     "AdminSettings",
+    "AdminTlsSettings",
     "BasicAuthSettings",
     "CollectionSettings",
     "DeltaSettings",

@@ -35,9 +35,9 @@ class FakePipeline:
             part["received"] += number
             part[state] += number
 
-    def tick(self) -> Iterator[None]:
+    def tick(self) -> Iterator[list[Any]]:
         self.ticks += 1
-        yield
+        yield []
 
     def ledger(self) -> dict[str, Any]:
         return self.shown

@@ -83,6 +83,12 @@ class Held:
         heads = [places[0] for places in (self.queue, self.old) if places]
         return min([*self.waits, *heads], key=lambda batch: batch.born, default=None)
 
+    def oldest_born(self) -> float | None:
+        """When the first line of the oldest batch came (loop time), flying ones included."""
+        born = [flight.batch.born for flight in self.flights.values()]
+        oldest = self.oldest()
+        return min(born if oldest is None else [*born, oldest.born], default=None)
+
     def longest_waiting(self) -> Batch | None:
         """The batch whose wait ends first."""
         return min(self.waits, key=lambda batch: self.waits[batch].when(), default=None)

@@ -454,6 +454,11 @@ class Lane:
                 break
         return found
 
+    def oldest_s(self) -> float | None:
+        """The age of the oldest batch in memory."""
+        born = self._held.oldest_born()
+        return None if born is None else self._now() - born
+
     def refused(self) -> list[str]:
         """What was refused for good lately, in words."""
         return self.books.refusals.lines(self._now())

@@ -6,6 +6,7 @@ WARNING, and the first of a row is nothing.  Repeats are counted, not repeated.
 
 import asyncio
 import logging
+import time
 import traceback
 
 from tracefwd.exporter import verdicts
@@ -33,6 +34,9 @@ class LaneLog:
     def __init__(self, lane: str) -> None:
         self._lane = lane
         self._log = RepeatLog(logger, lane)
+        # The newest failure or refusal, whatever came after it, and when that was (seconds since 1970).
+        self.last_error = ""
+        self.last_error_at = 0.0
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
         self._log.open(loop)
@@ -42,14 +46,17 @@ class LaneLog:
 
     def dropped(self, reason: str, items: int) -> None:
         text = f"lines dropped ({reason}): {_DROP_ADVICE[reason]}"
+        self._remember(text)
         self._log.note(reason, logging.ERROR, items, text)
 
     def rejected(self, reason: str, items: int, where: str, detail: str) -> None:
         text = f"lines rejected ({reason}) by {where}: {detail}"
+        self._remember(text)
         self._log.note(reason, logging.ERROR, items, text)
 
     def failed(self, route: Route, outcome: Outcome, *, went_down: bool) -> None:
         where = route.where
+        self._remember(f"{where}: {outcome.detail}")
         failures = route.breaker.failures
         if went_down:
             text = f"failures in a row: {where} is down and will be probed: {outcome.detail}"
@@ -60,6 +67,9 @@ class LaneLog:
         elif failures >= FAILURES_NOTED_FROM:
             text = f"attempts failed at {where}, lines kept: {outcome.detail}"
             self._log.note(f"failing {route.name}", logging.WARNING, 1, text)
+
+    def _remember(self, text: str) -> None:
+        self.last_error, self.last_error_at = text, time.time()
 
     def back(self, route: Route) -> None:
         logger.info("%s: %s takes lines again", self._lane, route.where)

@@ -146,6 +146,17 @@ class Target:
             add(total, lane.samples())
         return total
 
+    def lanes(self) -> list[dict[str, Any]]:
+        """Of each lane that takes anything: its oldest batch's age, its last error, whether that still holds."""
+        found = []
+        for signal, lane in self._lanes.items():
+            if lane.routes:
+                log, failing = lane.books.log, any(route.trouble for route in lane.failing())
+                state = {"error": log.last_error, "error_at": log.last_error_at, "failing": failing}
+                place = {"target": self.name, "signal": signal.value}
+                found.append({**place, "oldest_s": lane.oldest_s(), **state})
+        return found
+
     def problems(self) -> list[str]:
         """What fails right now, a line per destination and cause, and what was refused lately.  No secrets."""
         failing: dict[tuple[str, str], list[str]] = {}

@@ -5,7 +5,7 @@ A ``PointBuffer`` holds the rows of the family that is being read, finds duplica
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
@@ -80,10 +80,20 @@ class PayloadBuffer:
 
 
 class PointBuffer(PayloadBuffer):
-    """``finds_duplicates``: of equal series in a family the newest is sent, later lines win ties."""
+    """``finds_duplicates``: of equal series in a family the newest is sent, later lines win ties.
 
-    def __init__(self, counts: Counts, *, finds_duplicates: bool) -> None:
+    ``sent`` hears of every name and how many points it came to.
+    """
+
+    def __init__(
+        self,
+        counts: Counts,
+        *,
+        finds_duplicates: bool,
+        sent: Callable[[str, int], None] = lambda name, number: None,
+    ) -> None:
         super().__init__(Signal.POINTS)
+        self._sent = sent
         self._counts = counts
         self._finds_duplicates = finds_duplicates
         self._rows: dict[NamePlan, list[Row]] = {}
@@ -109,6 +119,7 @@ class PointBuffer(PayloadBuffer):
                 part = rows[start : start + _LINES_AT_ONCE]
                 self.add_lines([f"{name} {value} {when}{end}\n" for end, value, when, _, _ in part])
             self._counts.points += len(rows)
+            self._sent(plan.final, len(rows))
         self._rows.clear()
 
     def _newest(self, rows: list[Row]) -> list[Row]:

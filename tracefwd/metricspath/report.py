@@ -13,10 +13,11 @@ OTHER = "_other"
 
 
 class Report(Struct):
-    """``never_seen`` are patterns of allow lists; ``not_sent`` is by final name, then by reason."""
+    """``never_seen`` are patterns of allow lists; by final name, ``not_sent`` has reasons and ``sent`` points."""
 
     never_seen: list[str]
     not_sent: dict[str, dict[str, int]]
+    sent: dict[str, int] = {}
 
 
 class Watch:
@@ -30,6 +31,7 @@ class Watch:
                 # Twice, because a comma separates only in lists of two or more.
                 self._unseen.append((text, Globs([text] * min(2, len(patterns)))))
         self._not_sent: dict[str, dict[str, int]] = {}
+        self._sent: dict[str, int] = {}
 
     def seen(self, name: str) -> None:
         if self._unseen:
@@ -44,6 +46,11 @@ class Watch:
             reasons = self._not_sent.setdefault(OTHER if is_full else name, {})
         reasons[reason] = reasons.get(reason, 0) + number
 
+    def sent(self, name: str, number: int) -> None:
+        if name not in self._sent and len(self._sent) >= REPORTED_NAMES_MAX:
+            name = OTHER
+        self._sent[name] = self._sent.get(name, 0) + number
+
     def report(self) -> Report:
         not_sent = {name: dict(reasons) for name, reasons in sorted(self._not_sent.items())}
-        return Report([text for text, _ in self._unseen], not_sent)
+        return Report([text for text, _ in self._unseen], not_sent, dict(self._sent))

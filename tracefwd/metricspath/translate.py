@@ -74,7 +74,9 @@ class Scrape:
         self._latest_s = now_s + metrics.ahead_max if metrics.ahead_max else _SECONDS_MAX
         self._splitter = LineSplitter()
         self._families = FamilyReader(tables.names, is_openmetrics=is_openmetrics)
-        self._points = PointBuffer(self.counts, finds_duplicates=not self._is_collector)
+        self._points = PointBuffer(
+            self.counts, finds_duplicates=not self._is_collector, sent=tables.watch.sent
+        )
         self._stamps: dict[str, str] = {}
         self._family = ""
         self._grouped: dict[str, Family] = {}
@@ -109,6 +111,8 @@ class Scrape:
         self._points.add_lines(lines)
         self.counts.delta_points += len(lines)
         self.counts.points += len(lines)
+        for line in lines:
+            self._own.watch.sent(line[1:].partition('"')[0], 1)
         self._points.cut()
         self._distributions.cut()
         return [*self._points.take(), *self._distributions.take()]

@@ -175,6 +175,23 @@ class RedAggregator:
                         self.book.forgotten(series.number)
         yield from beats
 
+    def peek(self) -> Iterator[RedPoint]:
+        """What ``drain`` would give just now, and still will; series by series, like it."""
+        for table in (self._series, self._overflow):
+            for key in list(table):
+                series = table.get(key)
+                if series is not None and series.invocations:
+                    sealed = [*series.sealed, (self._minute_s, series.good, series.bad)]
+                    yield RedPoint(
+                        key,
+                        series.invocations,
+                        series.errors,
+                        series.millis,
+                        [self._centroids(minute, part) for minute, part, _ in sealed if part],
+                        [self._centroids(minute, part) for minute, _, part in sealed if part],
+                        series.number,
+                    )
+
     def _take(self, key: RedKey, series: _Series) -> RedPoint:
         series.seal(self._minute_s)
         self._buckets -= sum(len(good) + len(bad) for _, good, bad in series.sealed)

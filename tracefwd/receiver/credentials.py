@@ -1,4 +1,4 @@
-"""The intake's secrets: tokens and TLS, from files that may be exchanged while we run.
+"""A port's secrets: tokens and TLS, from files that may be exchanged while we run.
 
 1. At the start a file that cannot be used is a ``StartError``; later, what held before goes on and the log says why.
 2. Files are looked at by identity, time and size, because Kubernetes exchanges a mounted secret by a link.
@@ -12,7 +12,7 @@ import ssl
 from pathlib import Path
 
 from tracefwd.errors import StartError
-from tracefwd.settings import ReceiverSettings
+from tracefwd.settings import AdminSettings, ReceiverSettings
 
 _log = logging.getLogger("tracefwd.receiver")
 
@@ -22,9 +22,21 @@ _Seen = tuple[tuple[int, int, int] | None, ...]
 
 
 class Credentials:
-    """``tokens`` is None when none is asked for, ``tls`` when the port speaks plain text."""
+    """``tokens`` is None when none is asked for, ``tls`` when the port speaks plain text.
 
-    def __init__(self, settings: ReceiverSettings) -> None:
+    ``section`` names the port's options for people.  ``demands``: whether whoever shows no certificate is sent away
+    where authorities are named; else somebody looks later.
+    """
+
+    def __init__(
+        self,
+        settings: ReceiverSettings | AdminSettings,
+        section: str = "receiver",
+        *,
+        demands: bool = True,
+    ) -> None:
+        self._section = section
+        self._demands = demands
         self._token_file = settings.token_file
         self._files = settings.tls
         self._seen: _Seen = ()
@@ -35,7 +47,7 @@ class Credentials:
     def load(self) -> None:
         """Read everything; ``StartError`` says what cannot be used."""
         seen = self._look()
-        tokens = _read_tokens(self._token_file) if self._token_file else None
+        tokens = _read_tokens(self._token_file, self._section) if self._token_file else None
         tls = self._make_context() if self._files.cert_file else None
         self._seen, self.tokens, self.tls = seen, tokens, tls
 
@@ -50,7 +62,7 @@ class Credentials:
             self._seen = seen
             _log.error("%s; what held before goes on", error)  # it names no secret
             return False
-        _log.info("the intake's tokens and certificates were read again")
+        _log.info("tokens and certificates of the %s port were read again", self._section)
         return True
 
     def _look(self) -> _Seen:
@@ -70,7 +82,7 @@ class Credentials:
             context.load_cert_chain(files.cert_file, files.key_file, password=lambda: "")
         except (OSError, ValueError) as error:
             raise StartError(
-                f"receiver.tls: cert_file and key_file cannot be used ({_reason(error)}); give a PEM chain "
+                f"{self._section}.tls: cert_file and key_file cannot be used ({_reason(error)}); give a PEM chain "
                 "and its key without a passphrase"
             ) from error
         if files.client_ca_file:
@@ -78,24 +90,24 @@ class Credentials:
                 context.load_verify_locations(files.client_ca_file)
             except (OSError, ValueError) as error:
                 raise StartError(
-                    f"receiver.tls.client_ca_file cannot be used ({_reason(error)}); give PEM certificates"
+                    f"{self._section}.tls.client_ca_file cannot be used ({_reason(error)}); give PEM certificates"
                 ) from error
-            context.verify_mode = ssl.CERT_REQUIRED
+            context.verify_mode = ssl.CERT_REQUIRED if self._demands else ssl.CERT_OPTIONAL
         return context
 
 
-def _read_tokens(path: str) -> tuple[bytes, ...]:
+def _read_tokens(path: str, section: str) -> tuple[bytes, ...]:
     try:
         text = Path(path).read_bytes()
     except OSError as error:
-        raise StartError(f"receiver.token_file cannot be read ({error.strerror})") from error
+        raise StartError(f"{section}.token_file cannot be read ({error.strerror})") from error
     tokens = tuple(line for line in map(bytes.strip, text.splitlines()) if line)
     if not tokens or len(tokens) > _TOKENS_MAX:
         raise StartError(
-            f"receiver.token_file has {len(tokens)} tokens; write 1 to {_TOKENS_MAX}, one a line"
+            f"{section}.token_file has {len(tokens)} tokens; write 1 to {_TOKENS_MAX}, one a line"
         )
     if any(byte <= 0x20 or byte >= 0x7F for token in tokens for byte in token):
-        raise StartError("receiver.token_file: a token has visible ASCII characters only")
+        raise StartError(f"{section}.token_file: a token has visible ASCII characters only")
     return tokens
 
 

@@ -6,7 +6,9 @@ masked (they hold the paths of secret files, a scraped source's may hold more), 
 the worker.
 """
 
+import asyncio
 import json
+import logging
 import platform
 import socket
 from typing import TYPE_CHECKING, Any
@@ -14,10 +16,17 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from tracefwd import __version__
+from tracefwd.receiver.credentials import Credentials
 from tracefwd.service import exposition
+from tracefwd.service.access import Access, ApiError
+from tracefwd.service.api import Api
 
 if TYPE_CHECKING:
     from tracefwd.service.supervisor import Service
+
+LOG = logging.getLogger(__name__)
+
+CREDENTIALS_EVERY_S = 1.0
 
 _INDEX = """\
 tracefwd {version}
@@ -29,15 +38,22 @@ tracefwd {version}
 /sources    scraped sources: how they are doing, what is allowed but never seen, what came and is not sent
 /config     effective settings and where each comes from
 /version    version
+
+What the console shows is under /api/v1/, described by /api/v1/openapi.json.
 """
 
 
 class Admin:
     """Pages of one service; serves from ``start`` to ``stop``."""
 
-    def __init__(self, service: "Service") -> None:
+    def __init__(self, service: "Service", *, is_loopback: bool = True) -> None:
+        """``is_loopback``: nobody beyond this machine reaches the port."""
         self._service = service
-        application = web.Application()
+        settings = service.loaded.settings.admin
+        self._credentials = Credentials(settings, "admin", demands=False)
+        access = Access(settings, self._credentials, is_loopback=is_loopback)
+        application = web.Application(middlewares=[access.guard(_refusal)])
+        Api(service, service.views, access).add_to(application.router)
         for path, page in {
             "/": self._index,
             "/livez": self._livez,
@@ -51,13 +67,27 @@ class Admin:
         }.items():
             application.router.add_get(path, page)
         # A probe a second is no news.  Whoever reads while we stop gets a second to finish.
+        self._refreshing: asyncio.Task[None] | None = None
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
 
     async def start(self, sock: socket.socket) -> None:
+        """Raises ``StartError`` when tokens or certificates cannot be used."""
+        self._credentials.load()
         await self._runner.setup()
-        await web.SockSite(self._runner, sock).start()
+        await web.SockSite(self._runner, sock, ssl_context=self._credentials.tls).start()
+        if self._credentials.are_asked_for:
+            self._refreshing = asyncio.create_task(self._refresh(), name="admin credentials")
+
+    async def _refresh(self) -> None:
+        """Secrets are exchanged while we run."""
+        while True:
+            await asyncio.sleep(CREDENTIALS_EVERY_S)
+            if self._credentials.refresh():
+                LOG.info("sessions of the console that showed another token have ended")
 
     async def stop(self) -> None:
+        if self._refreshing is not None:
+            self._refreshing.cancel()
         await self._runner.cleanup()
 
     async def _index(self, _: web.Request) -> web.Response:
@@ -131,6 +161,18 @@ class Admin:
 
     async def _sources(self, _: web.Request) -> web.Response:
         return _json(await self._service.sources())
+
+
+def _refusal(request: web.Request, problem: ApiError) -> web.StreamResponse:
+    """For programs as JSON, for people as text."""
+    if request.path.startswith("/api/"):
+        return problem.answer()
+    answer = problem.answer()
+    text = f"{problem.message}\n{problem.todo}\n" if problem.todo else f"{problem.message}\n"
+    headers = (
+        {"WWW-Authenticate": answer.headers["WWW-Authenticate"]} if problem.status == 401 else {}
+    )
+    return web.Response(status=problem.status, text=text, headers=headers)
 
 
 def _json(value: Any) -> web.Response:

@@ -22,7 +22,10 @@ from tracefwd.service.control import (
     Drain,
     Failed,
     FromWorker,
+    Gathered,
     Leaving,
+    Look,
+    Noticed,
     Ready,
     Snapshot,
     Start,
@@ -74,6 +77,8 @@ class Child:
         self._channel: Channel[FromWorker] = Channel(FromWorker, self._receive)
         self._asks: dict[int, asyncio.Future[None]] = {}
         self._ask_number = 0
+        # Nobody looks, as at its start.
+        self._looks = 0
         self._heard_at = asyncio.get_running_loop().time()
         self._kill_at: float | None = None
         self._news = asyncio.Event()
@@ -103,6 +108,17 @@ class Child:
             self.stale = True
         finally:
             self._asks.pop(number, None)
+
+    @property
+    def silent_s(self) -> float:
+        """Since it spoke last."""
+        return asyncio.get_running_loop().time() - self._heard_at
+
+    def look(self, look: Look) -> None:
+        """Tell it what people look at, unless it knows."""
+        if self.ready and self._looks != look.number and not self._channel.congested:
+            self._looks = look.number
+            self._channel.send(look)
 
     def drain(self, budget_s: float, *, handed_over: bool = False) -> None:
         """Let it leave within the budget.  Called again, it can only hurry.
@@ -174,6 +190,8 @@ class Child:
                 self._tell()
             case Failed(message=reason):
                 self.failure = reason
+            case Noticed() | Gathered():
+                self._tally.hear(self.life, message)
             case Snapshot(id=number):
                 self._tally.update(self.life, message)
                 self.stale = False

@@ -153,13 +153,13 @@ def _check_admission(settings: Settings, report: Report) -> None:
             key = f"receiver.allowed_networks[{index}]"
             reason = "is no network; write it as 10.0.0.0/8, fd00::/8 or a single address, host bits zero"
             report.refuse(key, reason, shown=network)
-    tls = receiver.tls
-    if bool(tls.cert_file) != bool(tls.key_file):
-        reason = "a certificate and its key go together; give cert_file and key_file"
-        report.refuse("receiver.tls", reason)
-    elif tls.client_ca_file and not tls.cert_file:
-        reason = "asks for clients' certificates without TLS; give cert_file and key_file, too"
-        report.refuse("receiver.tls.client_ca_file", reason)
+    for section, tls in (("receiver", receiver.tls), ("admin", settings.admin.tls)):
+        if bool(tls.cert_file) != bool(tls.key_file):
+            reason = "a certificate and its key go together; give cert_file and key_file"
+            report.refuse(f"{section}.tls", reason)
+        elif tls.client_ca_file and not tls.cert_file:
+            reason = "asks for clients' certificates without TLS; give cert_file and key_file, too"
+            report.refuse(f"{section}.tls.client_ca_file", reason)
 
 
 def _check_mapping(settings: Settings, report: Report) -> None:

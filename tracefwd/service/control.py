@@ -1,9 +1,9 @@
 """The channel between the parent and one worker: a socket pair that carries framed JSON messages.
 
 A frame is its length (4 bytes, big endian), then that many bytes of JSON: one message, told apart by its
-``type``.  The parent says ``start`` (once, first), ``ask`` and ``drain``; the worker says ``ready`` or
-``failed`` (once), ``snapshot``, as an answer (with the ask's ``id``) or by itself (``id`` 0), and ``leaving`` (once)
-when it goes without having been told to.
+``type``.  The parent says ``start`` (once, first), ``ask``, ``look`` and ``drain``; the worker says ``ready`` or
+``failed`` (once), ``snapshot``, as an answer (with the ask's ``id``) or by itself (``id`` 0), ``noticed`` and
+``gathered`` for the console, and ``leaving`` (once) when it goes without having been told to.
 
 1. Messages are handled where they are read, in one turn of the loop: a snapshot is never torn.
 2. End of file is a message, too: the other process is gone.
@@ -20,6 +20,8 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 from msgspec import Struct
+
+from tracefwd.console.seen import RedRow, Seen, TapWish
 
 LOG = logging.getLogger(__name__)
 
@@ -51,6 +53,14 @@ class Ask(Struct, tag_field="type", tag="ask"):
     id: int
     rejected: bool = False
     sources: bool = False
+
+
+class Look(Struct, tag_field="type", tag="look"):
+    """What people look at just now: these taps, and RED's series between two drains.  Holds until the next of these."""
+
+    wishes: list[TapWish]
+    number: int
+    red: bool
 
 
 class Drain(Struct, tag_field="type", tag="drain"):
@@ -101,10 +111,29 @@ class Snapshot(Struct, tag_field="type", tag="snapshot"):
     journal: str = ""
     adopted: list[str] = []
     sources: list[dict[str, Any]] | None = None
+    lanes: list[dict[str, Any]] = []
+    """``Target.lanes`` of each target."""
+    refused_lines: list[dict[str, str]] | None = None
+    """``Target.rejected_samples``, like ``rejected_samples``."""
 
 
-FromParent = Start | Ask | Drain
-FromWorker = Ready | Leaving | Failed | Snapshot
+class Noticed(Struct, tag_field="type", tag="noticed"):
+    """What the worker's watch saw; bounded by what it examines in a second."""
+
+    seen: Seen
+
+
+class Gathered(Struct, tag_field="type", tag="gathered"):
+    """RED by operation: what was ``drained``, or a part (maybe the first or the last) of what came since."""
+
+    rows: list[RedRow]
+    drained: bool = False
+    first: bool = False
+    last: bool = False
+
+
+FromParent = Start | Ask | Look | Drain
+FromWorker = Ready | Leaving | Failed | Snapshot | Noticed | Gathered
 
 Message = TypeVar("Message")
 

@@ -19,7 +19,7 @@ from random import Random
 from typing import Any, Protocol
 
 from tracefwd import metrics
-from tracefwd.model import Payload, Signal
+from tracefwd.model import Payload, RedPoint, Signal
 from tracefwd.pipeline import Destination, target_sections
 from tracefwd.processor.ruled_points import RuledPoints
 from tracefwd.service.masking import mask_query_url
@@ -65,10 +65,11 @@ class Scrape(Protocol):
 
 
 class Names(Protocol):
-    """Globs of allow lists that no name matched yet; final names that came and were not sent, by reason."""
+    """Globs of allow lists that no name matched yet; final names not sent, by reason; points by those that were."""
 
     never_seen: list[str]
     not_sent: dict[str, dict[str, int]]
+    sent: dict[str, int]
 
 
 class Translation(Protocol):
@@ -209,6 +210,10 @@ class SourceLoop:
             "allowed_but_never_seen": names.never_seen,
             "came_but_not_sent": dict(worst[:SHOWN_NAMES_MAX]),
             "came_but_not_sent_names": len(worst),
+            "points_by_name": dict(
+                sorted(names.sent.items(), key=lambda item: -item[1])[:SHOWN_NAMES_MAX]
+            ),
+            "interval_s": self._interval_s,
         }
 
     def _rounds(self) -> int:
@@ -268,7 +273,7 @@ class PointOutlets:
             if result.payload is not None:
                 yield result.payload
 
-    def tick(self) -> Iterator[None]:
+    def tick(self) -> Iterator[list[RedPoint]]:
         """Nothing is gathered here."""
         return iter(())
 

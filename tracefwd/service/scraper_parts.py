@@ -16,7 +16,7 @@ from tracefwd.service.scrape_client import ScrapeClient
 from tracefwd.service.scraper import PointOutlets, Scraper, SourceLoop
 from tracefwd.service.scraper_spool import ScraperSpool
 from tracefwd.service.source_checks import source_name
-from tracefwd.service.worker_parts import Parts, make_targets
+from tracefwd.service.worker_parts import Parts, lanes_of, make_targets, refused_lines_of
 from tracefwd.settings import PrometheusSourceSettings, Settings
 
 LOG = logging.getLogger(__name__)
@@ -50,6 +50,8 @@ def compose(settings: Settings, slot: int = 0) -> Parts:
         each_second=RulesWatch(settings, ruled, load_point_rules).check,
         journal=spool,
         scraper=Scraper(loops),
+        lanes=lambda: lanes_of(targets),
+        refused_lines=lambda: refused_lines_of(targets),
     )
 
 

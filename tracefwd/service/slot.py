@@ -20,6 +20,7 @@ from typing import Any
 
 from tracefwd.errors import StartError
 from tracefwd.service.child import Child, End, start_child
+from tracefwd.service.control import Look
 from tracefwd.service.tally import Life, Tally
 from tracefwd.settings import Settings
 
@@ -79,6 +80,11 @@ class Slot:
         return any(child.stale for child in self._children())
 
     @property
+    def silent_s(self) -> float:
+        """Since whoever serves spoke last."""
+        return 0.0 if self._serving is None else self._serving.silent_s
+
+    @property
     def pid(self) -> int | None:
         return None if self._serving is None else self._serving.pid
 
@@ -132,6 +138,10 @@ class Slot:
         """Have the tally's snapshots of its workers renewed; after a second without answer they stay as they are."""
         asked = (child.ask(rejected=rejected, sources=sources) for child in self._children())
         await asyncio.gather(*asked)
+
+    def look(self, look: Look) -> None:
+        for child in self._children():
+            child.look(look)
 
     def drain(self, budget_s: float) -> None:
         """Let all leave within the budget and replace none.  Called again, it can only hurry."""

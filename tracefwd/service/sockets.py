@@ -5,6 +5,7 @@ would silently take half of the traffic.  Therefore the port is tried without SO
 """
 
 import errno
+import ipaddress
 import socket
 
 from tracefwd.errors import StartError
@@ -54,6 +55,11 @@ def url(sock: socket.socket, *, tls: bool = False) -> str:
     if host in ("0.0.0.0", "::"):  # noqa: S104  # asked, not bound
         host = "127.0.0.1" if host == "0.0.0.0" else "::1"  # noqa: S104
     return f"{'https' if tls else 'http'}://{format_address(host, port)}"
+
+
+def is_loopback(sock: socket.socket) -> bool:
+    """Whether nobody beyond this machine reaches it."""
+    return ipaddress.ip_address(sock.getsockname()[0].partition("%")[0]).is_loopback
 
 
 def _resolve(address: str, option: str, flag: str) -> tuple[int, tuple[str, int]]:

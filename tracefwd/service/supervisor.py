@@ -27,6 +27,7 @@ from tracefwd.service import logs, reload, sockets, tally
 from tracefwd.service.child import DRAIN_GRACE_S
 from tracefwd.service.slot import Slot
 from tracefwd.service.systemd import Systemd
+from tracefwd.service.views import Views
 from tracefwd.settings import Settings
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ class Service:
         self.reloads = 0
         self.reloads_refused = 0
         self._compose = compose
-        self._tally = tally.Tally()
+        self.views = Views(self)
+        self._tally = tally.Tally(self.views.hear)
         # One of each port for each worker.
         self._sockets: dict[str, list[socket.socket]] = {}
         self._slots: list[Slot] = []
@@ -151,6 +153,7 @@ class Service:
         if self._keepers:
             await asyncio.wait(self._keepers)
         if self._admin is not None:
+            await self.views.stop()
             await self._admin.stop()
             self._admin = None
 
@@ -195,6 +198,10 @@ class Service:
         return self._slots
 
     @property
+    def tally(self) -> tally.Tally:
+        return self._tally
+
+    @property
     def workers(self) -> list[Slot]:
         return [slot for slot in self._slots if slot is not self._scraper]
 
@@ -206,6 +213,10 @@ class Service:
     async def samples(self) -> metrics.Samples:
         """Every metric that workers count, and the parent's own."""
         await self._refresh()
+        return self.latest_samples()
+
+    def latest_samples(self) -> metrics.Samples:
+        """The same as workers said last, which is a second ago at most."""
         total = self._tally.samples()
         whole = self._tally.ledger()
         states, points = tally.by_state(whole), tally.by_state(whole["points"])  # type: ignore[arg-type]
@@ -245,9 +256,10 @@ class Service:
         if settings.service.only != "metrics":
             self._listen(settings)
         admin_socket = sockets.listen(settings.admin.listen, "admin.listen", flag="--admin")
-        self.admin_url = sockets.url(admin_socket)
-        self._admin = Admin(self)
+        self.admin_url = sockets.url(admin_socket, tls=bool(settings.admin.tls.cert_file))
+        self._admin = Admin(self, is_loopback=sockets.is_loopback(admin_socket))
         await self._admin.start(admin_socket)
+        await self.views.start()
         for number in range(len(self._sockets.get("spans", ()))):
             slot = Slot(
                 number,

@@ -13,13 +13,14 @@
 Pure.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from tracefwd import ledger, metrics
 from tracefwd.ledger import Section
 from tracefwd.limits import REJECT_SAMPLES_MAX
 from tracefwd.model import Signal
-from tracefwd.service.control import Snapshot
+from tracefwd.service.control import Gathered, Noticed, Snapshot
 
 # Beside the top level, which counts spans for the primary target.
 SECTIONS = (Signal.SPAN_LOGS, Signal.POINTS, Signal.DISTRIBUTIONS)
@@ -96,14 +97,23 @@ def _equation(part: dict[str, Any], *, ended: bool) -> tuple[str, str]:
     return f"received {part['received']}", " + ".join(terms)
 
 
-class Tally:
-    """The base of the dead plus the last snapshot of each living worker."""
+def _deaf(life: Life, news: Noticed | Gathered | None) -> None:
+    """Nobody wants to know."""
 
-    def __init__(self) -> None:
+
+class Tally:
+    """The base of the dead plus the last snapshot of each living worker.
+
+    ``hear`` gets what workers say beside their snapshots, and None when one has gone.
+    """
+
+    def __init__(self, hear: Callable[[Life, Noticed | Gathered | None], None] = _deaf) -> None:
+        self.hear = hear
         self._base = empty_ledger()
         self._base_samples: metrics.Samples = {}
         self._base_rejected: list[dict[str, str]] = []
         self._latest_rejected: dict[Life, list[dict[str, str]]] = {}
+        self._latest_refused: dict[Life, list[dict[str, str]]] = {}
         self._latest_sources: dict[Life, list[dict[str, Any]]] = {}
         self._latest: dict[Life, Snapshot] = {}
         # By journal: the ledgers of the dead that nobody has adopted yet.
@@ -120,6 +130,8 @@ class Tally:
         self._latest[life] = snapshot
         if snapshot.rejected_samples is not None:
             self._latest_rejected[life] = snapshot.rejected_samples
+        if snapshot.refused_lines is not None:
+            self._latest_refused[life] = snapshot.refused_lines
         if snapshot.sources is not None:
             self._latest_sources[life] = snapshot.sources
 
@@ -130,8 +142,18 @@ class Tally:
     def latest(self, life: Life) -> Snapshot | None:
         return self._latest.get(life)
 
+    def lanes(self) -> list[list[dict[str, Any]]]:
+        """What each living worker says of its lanes."""
+        return [snapshot.lanes for snapshot in self._latest.values()]
+
+    def refused_lines(self) -> list[dict[str, str]]:
+        """Single lines that targets refused, newest first; of the living."""
+        return _newest_first([line for part in self._latest_refused.values() for line in part])
+
     def retire(self, life: Life) -> int:
         """The worker is dead: fold its last snapshot into the base.  Spans that are lost by that are returned."""
+        self.hear(life, None)
+        self._latest_refused.pop(life, None)
         snapshot = self._latest.pop(life, None)
         if snapshot is None:
             return 0

@@ -44,10 +44,12 @@ from tracefwd.service.control import (
     Failed,
     FromParent,
     Leaving,
+    Look,
     Ready,
     Snapshot,
     Start,
 )
+from tracefwd.service.looking import Looking
 from tracefwd.service.worker_parts import Compose, JournalPart, Parts, compose
 from tracefwd.settings import Settings
 
@@ -83,6 +85,7 @@ class Worker:
         self._deadline = 0.0
         self._settings = Settings()
         self._parts: Parts | None = None
+        self._looking: Looking | None = None
 
     async def run(self, control: socket.socket) -> int:
         """The exit code."""
@@ -99,6 +102,8 @@ class Worker:
         try:
             return 0 if await self._work(parts) else 1
         finally:
+            if self._looking is not None:
+                self._looking.stop()
             await self._say_goodbye()
 
     def leave(self, budget_s: float | None = None, *, reason: str = "") -> None:
@@ -143,6 +148,7 @@ class Worker:
         if parts.memory is not None:
             parts.memory.start(start.beside)
         self._parts = parts
+        self._looking = Looking(parts, self._channel)
         if self._handed_over:
             _leave_ports(parts)
         # In this order, so that of a worker that is ready there is always a snapshot.
@@ -202,7 +208,7 @@ class Worker:
             wait_s = interval - time.time() % interval + TICK_LATENESS_S
             if await self._leaves_within(wait_s):
                 return
-            await _tick(parts)
+            await _tick(parts, self._looking)
 
     async def _control(self, parts: Parts) -> None:
         """Goes on while draining, so that a crash then costs no more than one before."""
@@ -214,11 +220,13 @@ class Worker:
             # A parent that does not read gets fewer, not more of the same.
             if not self._channel.congested:
                 self._channel.send(self._snapshot(parts))
+                if self._looking is not None:
+                    self._looking.each_second()
 
     async def _finish(self, parts: Parts) -> None:
         """The receiver has stopped: one last tick, then deliver what is held while there is time."""
         try:
-            await _tick(parts)
+            await _tick(parts, self._looking)
         finally:
             await self._in_time(
                 self._drain_targets(parts, self._seconds_left()),
@@ -249,6 +257,9 @@ class Worker:
             case Ask():
                 if self._parts is not None:
                     self._channel.send(self._snapshot(self._parts, message))
+            case Look():
+                if self._looking is not None:
+                    self._looking.look(message)
             case Drain(budget_s=budget_s, handed_over=handed_over):
                 self.leave(budget_s)
                 if handed_over and not self._handed_over:
@@ -279,6 +290,8 @@ class Worker:
                 if parts.scraper is not None and ask is not None and ask.sources
                 else None
             ),
+            lanes=parts.lanes(),
+            refused_lines=(parts.refused_lines() if ask is not None and ask.rejected else None),
             journal="" if parts.journal is None else parts.journal.name,
             adopted=[] if parts.journal is None else parts.journal.adopted,
             rejected_samples=(
@@ -334,9 +347,11 @@ async def _stop_receivers(parts: Parts, linger_s: float) -> None:
     await asyncio.gather(*(receiver.stop(linger_s) for receiver in parts.receivers))
 
 
-async def _tick(parts: Parts) -> None:
+async def _tick(parts: Parts, looking: Looking | None) -> None:
     """Ten thousand series take a while to write; requests get their turn between the slices."""
-    for _ in parts.pipeline.tick():
+    for points in parts.pipeline.tick():
+        if looking is not None:
+            looking.drained(points)
         await asyncio.sleep(0)
 
 

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tracefwd import metrics
+from tracefwd.console.seen import Seen, TapWish
+from tracefwd.model import RedPoint
+from tracefwd.processor.red import RedAggregator
 from tracefwd.service.sockets import PORTS
 from tracefwd.settings import Settings, TargetSettings
 
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
 class PipelinePart(Protocol):
     """What the worker needs of ``pipeline.Pipeline``."""
 
-    def tick(self) -> Iterator[None]: ...
+    def tick(self) -> Iterator[list[RedPoint]]: ...
     def ledger(self) -> dict[str, Any]: ...
     def samples(self) -> metrics.Samples: ...
     def rejected_samples(self) -> list[dict[str, str]]: ...
@@ -59,6 +62,23 @@ class TargetPart(Protocol):
     async def start(self) -> None: ...
     async def drain(self, budget_s: float) -> None: ...
     def problems(self) -> list[str]: ...
+
+
+class WatchPart(Protocol):
+    """What the worker needs of ``console.watch.Watch``."""
+
+    @property
+    def is_tapped(self) -> bool: ...
+    def wish(self, wishes: list[TapWish], number: int) -> None: ...
+    def take_hits(self) -> Seen | None: ...
+    def each_second(self) -> Seen: ...
+
+
+class RedPart(Protocol):
+    """What the console needs of the pipeline: what RED has gathered since it was drained."""
+
+    @property
+    def red(self) -> RedAggregator | None: ...
 
 
 class JournalPart(Protocol):
@@ -113,6 +133,10 @@ class Parts:
     journal: JournalPart | None = None
     scraper: ScraperPart | None = None
     memory: MemoryPart | None = None
+    watch: WatchPart | None = None
+    red: RedPart | None = None
+    lanes: Callable[[], list[dict[str, Any]]] = list
+    refused_lines: Callable[[], list[dict[str, str]]] = list
 
     @property
     def ports(self) -> dict[str, ReceiverPart]:
@@ -168,7 +192,8 @@ def make_targets(
 
 def compose(settings: Settings, slot: int = 0, machine: "Machine | None" = None) -> Parts:
     """The real parts; ``machine`` is where limits of memory are read, the real one by default."""
-    from tracefwd.compose import load_line_rules, make_pipeline, otlp_ingest
+    from tracefwd.compose import load_line_rules, make_pipeline, make_writer, otlp_ingest
+    from tracefwd.console.watch import Watch
     from tracefwd.receiver.guard import Guard
     from tracefwd.receiver.http import HttpReceiver
     from tracefwd.receiver.line_port import LinePort
@@ -215,9 +240,32 @@ def compose(settings: Settings, slot: int = 0, machine: "Machine | None" = None)
         watch.check()
         line_watch.check()
 
+    primary = next(options for options, target in targets if target.role == "primary")
+    eye = Watch(make_writer(primary, settings).write, _seed())
+    pipeline.watch = eye
     return Parts(
-        pipeline, receiver, bare, each_second, line_port, otlp_http, None, durable, memory=memory
+        pipeline,
+        receiver,
+        bare,
+        each_second,
+        line_port,
+        otlp_http,
+        None,
+        durable,
+        memory=memory,
+        watch=eye,
+        red=pipeline,
+        lanes=lambda: lanes_of(bare),
+        refused_lines=lambda: refused_lines_of(bare),
     )
+
+
+def lanes_of(targets: "Sequence[Target]") -> list[dict[str, Any]]:
+    return [lane for target in targets for lane in target.lanes()]
+
+
+def refused_lines_of(targets: "Sequence[Target]") -> list[dict[str, str]]:
+    return [line for target in targets for line in target.rejected_samples()]
 
 
 def _seed() -> int:
