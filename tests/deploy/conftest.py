@@ -1,0 +1,5 @@
+"""The real Envoy, as in the end-to-end tests."""
+
+from tests.e2e.conftest import envoy
+
+__all__ = ["envoy"]

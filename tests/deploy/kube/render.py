@@ -1,0 +1,111 @@
+"""What kubectl and helm make of deploy/kubernetes and deploy/helm, as objects.
+
+Both programs come from ``tests/deploy/kube/tools.sh``, into a cache outside the tree.  ``make test`` runs it; where
+there is no network their tests say that they skip.
+"""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[3]
+DEPLOY = ROOT / "deploy"
+OVERLAYS = DEPLOY / "kubernetes" / "overlays"
+CHART = DEPLOY / "helm" / "tracefwd"
+CACHE = Path(os.environ.get("TRACEFWD_CACHE") or Path.home() / ".cache" / "tracefwd")
+BIN = CACHE / "kube" / "bin"
+HELM, KUBECTL = BIN / "helm", BIN / "kubectl"
+needs_tools = pytest.mark.skipif(
+    not (HELM.exists() and KUBECTL.exists()),
+    reason="NO HELM, NO KUBECTL: charts and overlays are not rendered (tests/deploy/kube/tools.sh fetches both)",
+)
+
+Object = dict[str, Any]
+# Every way that values.yaml's switches lead; what they add is looked at one by one.
+VALUES: Mapping[str, Object] = {
+    "default": {},
+    "direct": {
+        "target": {
+            "kind": "direct",
+            "direct": {"url": "https://example.wavefront.com", "token": "a-token"},
+        }
+    },
+    "durable": {"durable": {"enabled": True}, "spool": {"bytesMax": "4GiB"}},
+    "sidecar": {"sidecar": {"enabled": True}},
+    "everything": {
+        "image": {"repository": "registry.example/tracefwd", "tag": "1", "pullPolicy": "Always"},
+        "imagePullSecrets": ["registry"],
+        "autoscaling": {"minReplicas": 3, "maxReplicas": 30, "spansPerSecond": 5000},
+        "config": {"sampling": {"rate": 0.5}, "red": {"tags": ["tier"]}},
+        "networkPolicy": {"from": [{"ipBlock": {"cidr": "10.1.0.0/16"}}]},
+        "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+        "podAnnotations": {"example.com/owner": "observability"},
+        "podLabels": {"team": "observability"},
+        "priorityClassName": "system-cluster-critical",
+        "nodeSelector": {"kubernetes.io/os": "linux"},
+        "tolerations": [{"key": "spot", "operator": "Exists"}],
+        "affinity": {"nodeAffinity": {}},
+        "resources": {"requests": {"cpu": 1}, "limits": {"memory": "1Gi"}},
+    },
+    "least": {
+        "autoscaling": {"enabled": False},
+        "replicas": 1,
+        "networkPolicy": {"enabled": False},
+        "podDisruptionBudget": {"enabled": False},
+    },
+}
+
+
+def run(*words: str | Path, stdin: str | None = None) -> str:
+    done = subprocess.run(
+        [str(word) for word in words], input=stdin, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, f"{' '.join(map(str, words))}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def objects(text: str) -> list[Object]:
+    return [each for each in yaml.safe_load_all(text) if each]
+
+
+def names() -> list[str]:
+    return sorted(each.name for each in OVERLAYS.iterdir())
+
+
+def kustomized(folder: Path, *, token: str = "a-token") -> str:
+    """A folder under deploy/ rendered from a copy, in which the overlay direct has its token."""
+    with tempfile.TemporaryDirectory() as copy:
+        ignore = shutil.ignore_patterns("token")
+        shutil.copytree(DEPLOY, Path(copy) / "deploy", ignore=ignore)
+        (Path(copy) / "deploy/kubernetes/overlays/direct/token").write_text(token)
+        return run(KUBECTL, "kustomize", Path(copy) / folder.relative_to(ROOT))
+
+
+def chart(values: Object | None = None, *, release: str = "tracefwd") -> str:
+    return run(
+        HELM,
+        "template",
+        release,
+        CHART,
+        "--namespace=observability",
+        "--values=-",
+        stdin=yaml.safe_dump(values or {}),
+    )
+
+
+def one(found: list[Object], kind: str) -> Object:
+    [only] = [each for each in found if each["kind"] == kind]
+    return only
+
+
+def workload(found: list[Object]) -> Object:
+    """The Deployment or StatefulSet."""
+    [only] = [each for each in found if each["kind"] in ("Deployment", "StatefulSet")]
+    return only

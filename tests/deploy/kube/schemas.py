@@ -1,0 +1,77 @@
+"""What judges Istio's files in every run of the tests, recorded from the Go module istio.io/api (Apache-2.0).
+
+* ``crds.json``: of each kind that we ship and version that is served, the CRD's schema, made strict: a key that it does
+  not know is an error.
+* ``mesh_config.binpb``: the messages MeshConfig and ProxyConfig.  No tool of Istio's reports a misspelt key in them; a
+  strict reading of their descriptors does.
+
+``python -m tests.deploy.kube.schemas`` records both anew (needs Go, for the download only).
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+FOLDER = Path(__file__).parents[1] / "fixtures" / "schemas"
+CRDS, MESH = FOLDER / "crds.json", FOLDER / "mesh_config.binpb"
+MODULE = "istio.io/api@v1.31.1"
+KINDS = ("AuthorizationPolicy", "PeerAuthentication", "Telemetry")
+
+
+def strict(schema: Any) -> Any:
+    """Without texts and what JSON schema does not know; closed wherever the keys are listed."""
+    if isinstance(schema, list):
+        return [strict(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {
+        key: strict(each)
+        for key, each in schema.items()
+        if key not in ("description", "format") and not key.startswith("x-kubernetes")
+    }
+    # In `oneOf` and the like stand fragments, which must stay open.
+    if "properties" in found and found.get("type") == "object":
+        found["additionalProperties"] = False
+    return found
+
+
+def crds(text: str) -> Iterator[tuple[str, Any]]:
+    for each in yaml.safe_load_all(text):
+        if not each or each["spec"]["names"]["kind"] not in KINDS:
+            continue
+        kind, group = each["spec"]["names"]["kind"], each["spec"]["group"]
+        for version in each["spec"]["versions"]:
+            schema = strict(version["schema"]["openAPIV3Schema"])
+            # The API server's own, which a CRD leaves out.
+            schema["properties"] |= {name: {"type": "string"} for name in ("apiVersion", "kind")}
+            schema["properties"]["metadata"] = {"type": "object"}
+            schema["required"] = ["apiVersion", "kind", "metadata", "spec"]
+            yield f"{group}/{version['name']} {kind}", schema
+
+
+def main() -> None:
+    done = subprocess.run(
+        ["go", "mod", "download", "-json", MODULE], capture_output=True, check=True, cwd="/"
+    )
+    module = Path(json.loads(done.stdout)["Dir"])
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    found = dict(crds((module / "kubernetes/customresourcedefinitions.gen.yaml").read_text()))
+    # A kind a line, so that a difference can be read.
+    lines = [f"{json.dumps(key)}: {json.dumps(each)}" for key, each in sorted(found.items())]
+    CRDS.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    with tempfile.TemporaryDirectory() as work:
+        output = Path(work) / "out"
+        protoc = [sys.executable, "-m", "grpc_tools.protoc", f"-I{module}"]
+        protoc += [f"-I{module / 'common-protos'}", "--include_imports", f"-o{output}"]
+        subprocess.run([*protoc, "mesh/v1alpha1/config.proto"], check=True)
+        MESH.write_bytes(output.read_bytes())
+
+
+if __name__ == "__main__":
+    main()

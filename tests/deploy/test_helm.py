@@ -1,0 +1,193 @@
+"""The chart is the kustomize base with switches: what both render is compared object by object."""
+
+import json
+import re
+import textwrap
+from copy import deepcopy
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from tests.deploy.kube import chart_readme, render
+from tests.deploy.kube.render import CHART, HELM, Object, needs_tools, objects, workload
+
+# What says who installed it, and nothing about what runs.
+BOOKKEEPING = {
+    "app.kubernetes.io/instance",
+    "app.kubernetes.io/version",
+    "app.kubernetes.io/managed-by",
+    "helm.sh/chart",
+}
+# Kustomize's checksum is the end of the name, the chart's an annotation.
+CHECKSUM = re.compile(r"^tracefwd-[a-z0-9]{10}$")
+
+
+def plain(value: Any) -> Any:
+    """Without bookkeeping, namespaces, checksums and comments."""
+    if isinstance(value, dict):
+        return {
+            key: plain(each)
+            for key, each in value.items()
+            if key not in BOOKKEEPING
+            and not key.startswith("checksum/")
+            and key != "namespace"
+            and not (key == "annotations" and not plain(each))
+        }
+    if isinstance(value, list):
+        return [plain(each) for each in value]
+    return "tracefwd" if isinstance(value, str) and CHECKSUM.match(value) else value
+
+
+def compared(found: list[Object]) -> dict[tuple[str, str], Object]:
+    """By kind and name; configuration as it is read, secrets as text."""
+    by_name = {}
+    for each in map(deepcopy, found):
+        if each["kind"] == "Namespace" or each["metadata"].get("annotations", {}).get(
+            "helm.sh/hook"
+        ):
+            continue
+        each = plain(each)
+        if each["kind"] == "ConfigMap":
+            each["data"] = {name: yaml.safe_load(text) for name, text in each["data"].items()}
+        if each["kind"] == "Secret":
+            each["data"] = sorted(each.pop("stringData", None) or each["data"])
+        if each["kind"] in ("Deployment", "StatefulSet"):
+            spec = each["spec"]["template"]["spec"]
+            spec["volumes"].sort(key=lambda volume: str(volume["name"]))
+            [container] = spec["containers"]
+            container["volumeMounts"].sort(key=lambda mount: str(mount["name"]))
+        by_name[each["kind"], each["metadata"]["name"]] = each
+    return by_name
+
+
+# The sidecar's and the others' overlays are what the chart's switches do.
+PAIRS = {"proxy": "default", "direct": "direct", "durable": "durable", "sidecar": "sidecar"}
+
+
+@needs_tools
+@pytest.mark.parametrize("overlay", ["base", *PAIRS])
+def test_the_chart_renders_what_kustomize_renders(overlay: str) -> None:
+    folder = render.DEPLOY / "kubernetes/base" if overlay == "base" else render.OVERLAYS / overlay
+    kustomized = compared(objects(render.kustomized(folder)))
+    values = dict(render.VALUES[PAIRS.get(overlay, "default")])
+    if overlay == "durable":
+        # Said in the overlay, and the default.
+        values["config"] = {"spool": {"durability": "disk"}}
+    chart = compared(objects(render.chart(values)))
+    assert sorted(chart) == sorted(kustomized)
+    for name, each in kustomized.items():
+        assert chart[name] == each, name
+
+
+@needs_tools
+def test_lint_finds_nothing_with_any_values(tmp_path: Any) -> None:
+    for name, values in render.VALUES.items():
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(yaml.safe_dump(values))
+        render.run(HELM, "lint", "--strict", CHART, "--values", file)
+
+
+MISTAKES: dict[str, Object] = {
+    "additional properties 'sidecr' not allowed": {"sidecr": {"enabled": True}},
+    "got string, want boolean": {"durable": {"enabled": "yes"}},
+    "value must be one of 'proxy', 'direct'": {"target": {"kind": "kafka"}},
+    # No port, no rule in the NetworkPolicy.
+    "does not match pattern": {"target": {"proxy": {"traces": "http://proxy"}}},
+    "minimum: got 20, want 26": {"terminationGracePeriodSeconds": 20},
+    "target.direct.url: your Wavefront instance": {"target": {"kind": "direct"}},
+    "target.direct: an existingSecret, or the token": {
+        "target": {"kind": "direct", "direct": {"url": "https://example.wavefront.com"}}
+    },
+}
+
+
+@needs_tools
+@pytest.mark.parametrize("said", MISTAKES)
+def test_a_mistake_in_the_values_is_refused_and_named(said: str) -> None:
+    with pytest.raises(AssertionError, match=re.escape(said)):
+        render.chart(MISTAKES[said])
+
+
+def test_the_schema_knows_every_value_and_the_defaults_fit() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    jsonschema.Draft7Validator.check_schema(schema)
+    jsonschema.validate(values, schema)
+
+    def known(schema: Object, path: str = "") -> set[str]:
+        found = set()
+        for key, each in schema.get("properties", {}).items():
+            found |= known(each, f"{path}{key}.") if "properties" in each else {path + key}
+        return found
+
+    documented = {key for key, _, _ in chart_readme.rows()}
+    resources = {"resources.requests", "resources.limits"}
+    # `global` is Helm's.
+    assert known(schema) - resources - {"global"} == documented - {"resources"}
+
+
+def test_every_value_is_in_the_readme_as_the_file_says_it() -> None:
+    assert chart_readme.README.read_text() == chart_readme.render(), "run: make docs"
+
+
+@needs_tools
+def test_names_follow_the_release_and_two_can_live_side_by_side() -> None:
+    found = objects(render.chart(release="blue"))
+    assert {each["metadata"]["name"] for each in found} == {"blue-tracefwd", "blue-tracefwd-test"}
+    selectors = [
+        workload(objects(render.chart(release=release)))["spec"]["selector"]["matchLabels"]
+        for release in ("blue", "green")
+    ]
+    assert selectors[0] != selectors[1]
+    [pod] = [each for each in found if each["kind"] == "Pod"]
+    assert "http://blue-tracefwd:9411/api/v2/spans" in pod["spec"]["containers"][0]["command"][2]
+
+
+@needs_tools
+def test_a_changed_configuration_or_token_is_a_rollout() -> None:
+    def checksums(values: Object) -> dict[str, str]:
+        template = workload(objects(render.chart(values)))["spec"]["template"]
+        annotations: dict[str, str] = template["metadata"]["annotations"]
+        return annotations
+
+    direct = deepcopy(render.VALUES["direct"])
+    before = checksums(direct)
+    direct["target"]["direct"]["token"] = "another"
+    after = checksums(direct)
+    assert before["checksum/secret"] != after["checksum/secret"]
+    assert before["checksum/config"] == after["checksum/config"]
+    direct["config"] = {"sampling": {"rate": 0.5}}
+    assert checksums(direct)["checksum/config"] != after["checksum/config"]
+
+
+@needs_tools
+@pytest.mark.parametrize("name", ["default", "direct", "durable", "sidecar"])
+def test_the_notes_tell_the_next_step(name: str) -> None:
+    notes = render.run(
+        HELM,
+        "install",
+        "tracefwd",
+        CHART,
+        "--namespace=observability",
+        "--dry-run=client",
+        "--values=-",
+        stdin=yaml.safe_dump(render.VALUES[name]),
+    ).partition("NOTES:")[2]
+    assert "helm test tracefwd --namespace observability" in notes
+    kind = "statefulset" if name == "durable" else "deployment"
+    assert f"port-forward {kind}/tracefwd 9412" in notes
+    assert ("30000" in notes) == (name != "direct")
+    # What is to be pasted is what deploy/istio has.
+    snippets = re.findall(
+        r"^ +(?:meshConfig:.*?9411|apiVersion:.*?100)$", notes, re.DOTALL | re.MULTILINE
+    )
+    [mesh, telemetry] = map(textwrap.dedent, snippets)
+    istio = render.DEPLOY / "istio"
+    shipped = yaml.safe_load((istio / "provider-zipkin.yaml").read_text())["meshConfig"]
+    assert yaml.safe_load(mesh)["meshConfig"]["extensionProviders"] == shipped["extensionProviders"]
+    pasted = yaml.safe_load(telemetry)
+    wanted = yaml.safe_load((istio / "telemetry.yaml").read_text())
+    del wanted["spec"]["tracing"][0]["customTags"]
+    assert pasted == wanted
