@@ -1,0 +1,83 @@
+"""tracefwd as the pod's security context leaves it: another user, no capability, a read-only root."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.deploy.kube.render import DEPLOY
+from tests.e2e.parts import Forwarder, stand_in
+from tests.e2e.processes import Process, get_json, tracefwd
+from tests.e2e.test_lifecycle import BODY, SPANS
+
+NOT_TRIED = "NO CONFINEMENT: the pod's security context is not tried on the real process"
+BASE = DEPLOY / "kubernetes" / "base"
+
+
+def confined(spool: Path, user: int, words: list[str]) -> list[str]:
+    """``words`` where everything but ``spool`` is read-only, as ``user`` without any right."""
+    steps = (
+        'mount --make-rprivate / && mount -t tmpfs -o mode=777,size=64m none "$1" '
+        '&& mount -o remount,bind,ro / && shift && exec "$@"'
+    )
+    rights = [f"--reuid={user}", f"--regid={user}", "--clear-groups", "--no-new-privs"]
+    rights += ["--bounding-set=-all", "--inh-caps=-all"]
+    inner = ["setpriv", *rights, *words]
+    return ["unshare", "--mount", "sh", "-c", steps, "sh", str(spool), *inner]
+
+
+def whoever_can(user: int) -> int:
+    """``user``, or root without its rights where only root can reach this interpreter; skips where neither can."""
+    if os.geteuid() != 0 or not (shutil.which("unshare") and shutil.which("setpriv")):
+        pytest.skip(f"{NOT_TRIED}: it needs root, unshare and setpriv")
+    for each in (user, 0):
+        # A second program, as the worker is: the first one still has rights of ours.
+        words = ["sh", "-c", 'exec "$@"', "sh", *tracefwd("version")]
+        probe = confined(Path("/mnt"), each, words)
+        done = subprocess.run(probe, capture_output=True, text=True, timeout=60)
+        if done.returncode == 0:
+            return each
+    pytest.skip(f"{NOT_TRIED}: {done.stderr.strip()}")
+
+
+def test_runs_with_a_read_only_root_and_no_rights(tmp_path: Path) -> None:
+    spec = yaml.safe_load((BASE / "deployment.yaml").read_text())["spec"]["template"]["spec"]
+    user = whoever_can(spec["securityContext"]["runAsUser"])
+    # As tracefwd.yaml has it, but for addresses.
+    config = yaml.safe_load((BASE / "tracefwd.yaml").read_text())
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    # Others than root may read what pytest keeps to itself.
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    with stand_in(tmp_path) as wavefront:
+        target = {"kind": "proxy", "traces": wavefront.trace_url, "metrics": wavefront.url}
+        config["exporter"]["targets"] = [target]
+        config["spool"]["folder"] = str(spool)
+        config["admin"]["listen"] = "127.0.0.1:0"
+        config["receiver"] = {"listen": "127.0.0.1:0"}
+        config["service"]["pre_stop_delay"] = "0s"
+        file = tmp_path / "tracefwd.yaml"
+        file.write_text(yaml.safe_dump(config))
+        words = tracefwd("run", "--config", str(file))
+        with Process(confined(spool, user, words), tmp_path, "confined") as process:
+            ready = process.find(r"ready: intake (https?://\S+) .* admin (http://[^\s\"]+)")
+            part = Forwarder(ready[1], ready[2], process)
+            # It is what it is said to be.
+            status = Path(f"/proc/{process.pid}/status").read_text().split("\n")
+            assert f"Uid:\t{user}\t{user}\t{user}\t{user}" in status
+            for kind in ("CapEff", "CapPrm", "CapBnd"):
+                assert f"{kind}:\t0000000000000000" in status
+            mounts = Path(f"/proc/{process.pid}/mounts").read_text().splitlines()
+            [root] = [line for line in mounts if line.split()[1] == "/"]
+            assert "ro" in root.split()[3].split(",")
+            assert part.post(BODY) == 202
+            part.delivered(SPANS)
+            [worker] = get_json(f"{part.admin}/ledger?verbose")["workers"]
+            assert worker["ready"]
+            assert part.metric("tracefwd_journal_degraded") == 0
+            assert part.metric("tracefwd_journal_writes_total") > 0
+            assert part.stop() == f"ledger balanced: received {SPANS} = delivered {SPANS}"
