@@ -163,7 +163,7 @@ class LineShape(Struct, gc=False, eq=False):
     """What the lines of one workload's spans of one kind share when they have tags under the same keys.
 
     One object for all of them, so that a writer renders it once: the tags whose values are ``fixed``, and the ``keys``
-    of those whose values differ from span to span.
+    of those whose values differ from span to span.  A key "" is the place of a value that is always empty: no tag.
     """
 
     fixed: tuple[tuple[str, str], ...]

@@ -489,6 +489,8 @@ def plainly(span: Span) -> Span:
     tags = dict(span.tags or {})
     RECORDS.learn(tags)
     record = RECORDS.record
+    if not set(record.names).issuperset(tags):
+        return span
     members = {
         **msgspec.structs.asdict(span),
         "tags": record(*[tags.get(k, "") for k in record.names]),

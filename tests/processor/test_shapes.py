@@ -87,4 +87,9 @@ def test_tables_do_not_grow_with_what_clients_send() -> None:
 
 def test_a_pick_is_a_tuple_however_many_places_there_are() -> None:
     values = ("", "a", "b", "c")
-    assert [picker(places)(values) for places in ([], [1], [3, 1])] == [(), ("a",), ("c", "a")]
+    assert [picker(places)(values) for places in ([], [1], [3, 1], [1, 2, 3])] == [
+        (),
+        ("a",),
+        ("c", "a"),
+        ("a", "b", "c"),
+    ]

@@ -246,7 +246,8 @@ class LineWriter:
         if len(self._shapes) >= MEMO_ENTRIES_MAX:
             self._shapes.clear()
         pieces = [""] * (2 * len(shape.keys) + 1)
-        pieces[:-1:2] = [f'" "{naming.clean_key(key)}"="' for key in shape.keys]
+        keys = [f'" "{naming.clean_key(key)}"="' if key else "" for key in shape.keys]
+        pieces[:-1:2] = keys
         pieces[0] = self._render_pairs(shape.fixed) + pieces[0]
         head = self._render_pairs(span.head)
         form = self._shapes[id(shape)] = _Form(shape, _start(span.source), head, pieces)

@@ -185,10 +185,13 @@ class IstioMapper:
     ) -> dict[str, str]:
         kept: dict[str, str] = {}
         consumed = {**dict(head), "source": workload.source}
-        doubles: set[str] | None = None
+        # Cleaned keys that are taken: of two that become the same, the first keeps its name, whatever is known.
+        taken: set[str] | None = None
         for key, value in (*tags.items(), *_remote_tags(span)):
-            if key in self._known:
+            if key in self._known and (taken is None or naming.clean_key(key) not in taken):
                 # Known keys need no care, and no two of them become the same.
+                if taken is not None:
+                    taken.add(naming.clean_key(key))
                 if key == "http.url":
                     value = self._show_url(value, mine)
                 if value.isascii() and tagging.is_simple(value):
@@ -197,16 +200,16 @@ class IstioMapper:
                     kept[key] = self._fit(key, value, mine, oversize)
                 else:
                     count(mine, "blank_value")
-                continue
-            if key == "error":
-                value = _error_message(value)
-                if not value:
-                    continue
-                key = tagging.ERROR_MESSAGE
-            if doubles is None:
-                doubles = {naming.clean_key(name) for name, _ in head}
-                doubles |= {naming.clean_key(name) for name in tags if name in self._known}
-            self._keep_with_care(key, value, consumed, doubles, kept, mine, oversize)
+            elif key != "error":
+                taken = taken or {naming.clean_key(name) for name in (*dict(head), *kept)}
+                self._keep_with_care(key, value, consumed, taken, kept, mine, oversize)
+        # Last, so that a tag of the name that it gets here keeps it.
+        message = _error_message(tags.get("error", ""))
+        if message:
+            taken = taken or {naming.clean_key(name) for name in (*dict(head), *kept)}
+            self._keep_with_care(
+                tagging.ERROR_MESSAGE, message, consumed, taken, kept, mine, oversize
+            )
         return kept
 
     def _keep_with_care(
@@ -214,7 +217,7 @@ class IstioMapper:
         key: str,
         value: str,
         consumed: Mapping[str, str],
-        doubles: set[str],
+        taken: set[str],
         kept: dict[str, str],
         mine: Repairs,
         oversize: dict[str, str],
@@ -227,9 +230,9 @@ class IstioMapper:
             return
         if key in tagging.URL_KEYS:
             value = self._show_url(value, mine)
-        name = tagging.free_key(key, doubles, mine)
+        name = tagging.free_key(key, taken, mine)
         clean = naming.clean_key(name)
-        doubles.add(clean)
+        taken.add(clean)
         if name == key:
             self._learn(key, clean)
         kept[name] = self._fit(name, value, mine, oversize)

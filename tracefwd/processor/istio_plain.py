@@ -90,7 +90,7 @@ class PlainPath:
         if (
             shape is None
             or shape.layout is not layout
-            or "" in (varying := shape.pick_varying(values))
+            or (varying := shape.pick_varying(values)).count("") != shape.empty_count
             or shape.pick_empty(values) != shape.nothing
         ):
             shape = self._shapes.find(workload, KINDS[raw_kind], layout, values)

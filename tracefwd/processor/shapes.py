@@ -70,14 +70,15 @@ class Layout:
 class Shape(Struct, eq=False):
     """``line`` is None where spans of this shape need the complete path.
 
-    A record of the layout has this shape if all that ``pick_varying`` gives is there, and what ``pick_empty`` gives is
-    ``nothing``; the workload's own tags were compared with the workload.
+    Of a record of this shape ``pick_varying`` gives what is not the workload's, of which ``empty_count`` are empty, and
+    ``pick_empty`` gives ``nothing``.
     """
 
     layout: Layout
+    pick_varying: Callable[[Values], Values]
     pick_empty: Callable[[Values], Values]
     nothing: Values
-    pick_varying: Callable[[Values], Values]
+    empty_count: int
     line: LineShape | None
 
 
@@ -100,10 +101,10 @@ class Shapes:
 
     def _make(self, workload: Workload, kind: str, layout: Layout, values: Values) -> Shape:
         names = layout.names
-        empty = [place for place, value in enumerate(values) if not value]
+        shared = layout.workload_places
+        varying = [place for place in range(1, len(values)) if place not in shared]
+        empty = [place for place in varying if not values[place]]
         there = [place for place, value in enumerate(values) if value]
-        shared = {place for place in layout.workload_places if values[place]}
-        varying = [place for place in there if place not in shared]
         line = None
         if (
             workload.repairs is None
@@ -113,10 +114,11 @@ class Shapes:
             and self._are_fine([names[place] for place in there], workload.heads[kind])
         ):
             line = LineShape(
-                tuple((names[place], values[place]) for place in sorted(shared)),
-                tuple(names[place] for place in varying),
+                tuple((names[place], values[place]) for place in shared if values[place]),
+                tuple(names[place] if values[place] else "" for place in varying),
             )
-        return Shape(layout, picker(empty), tuple("" for _ in empty), picker(varying), line)
+        nothing = ("",) * len(empty)
+        return Shape(layout, picker(varying), picker(empty), nothing, len(empty), line)
 
     def _are_fine(self, keys: list[str], head: Sequence[tuple[str, str]]) -> bool:
         """Whether a line can have all these keys, as they are, beside its head."""
@@ -129,10 +131,10 @@ class Shapes:
 
 
 def picker(places: Sequence[int]) -> Callable[[Values], Values]:
-    """``itemgetter`` that gives a tuple however many there are."""
+    """``itemgetter`` that gives a tuple however many there are; neighbours are a slice, at a fifth of the cost."""
     if not places:
         return lambda _: ()
-    if len(places) == 1:
-        [place] = places
-        return lambda values: (values[place],)
+    first, last = places[0], places[-1]
+    if [*places] == [*range(first, last + 1)]:
+        return itemgetter(slice(first, last + 1))
     return itemgetter(*places)

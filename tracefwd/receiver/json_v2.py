@@ -21,6 +21,8 @@ from tracefwd.receiver.fields import KINDS, PORT_MAX, BadIdError, Mends, Micros
 from tracefwd.receiver.tag_records import TagRecords
 
 _ZEROS_16 = "0" * 16
+# More than any body has, so that no sum with it comes out right.
+_BLANK_AT_EDGE = 1 << 40
 _KINDS_OR_NONE = KINDS | {None}
 
 _Port = Annotated[int, Meta(ge=0, le=PORT_MAX)]
@@ -108,8 +110,8 @@ class StrictReader:
     def __init__(self) -> None:
         self._records = TagRecords(_Short)
         self._take_record()
-        # Names and user agents that repeat -> blanks inside, -1 for one at an edge.
-        self._blanks: dict[str, int] = {"": 0}
+        # Names and user agents that repeat -> blanks inside.
+        self._blanks: dict[str, int] = {}
         # Known to be what they seem.
         self._ipv4: set[str | None] = {None}
 
@@ -243,23 +245,22 @@ class StrictReader:
         """
         inside = 0
         known = self._blanks
-        for said in map(self._said, spans):
-            for each in said:
-                blanks = known.get(each)
-                if blanks is None:
-                    blanks = self._learn_blanks(each)
-                if blanks < 0:
-                    return False
-                inside += blanks
-        return inside == text.count(b" ")
+        try:
+            for name, agent in map(self._said, spans):
+                inside += known[name] + known[agent]
+        except KeyError:
+            self._learn_blanks(spans)
+            return self._blanks_are_inside(text, spans)
+        # Replacing searches a vector at a time, ``count`` byte by byte: a quarter of the cost.
+        return inside == len(text) - len(text.replace(b" ", b""))
 
-    def _learn_blanks(self, text: str) -> int:
-        """How many blanks a text of at most 128 characters has inside; -1 if one is at its edge."""
-        blanks = -1 if text.strip() != text else text.count(" ")
+    def _learn_blanks(self, spans: list[Any]) -> None:
+        """Into the memo, texts of at most 128 characters each: how many blanks they have inside."""
         if len(self._blanks) >= MEMO_ENTRIES_MAX:
             self._blanks.clear()
-        self._blanks[text] = blanks
-        return blanks
+        for said in map(self._said, spans):
+            for text in said:
+                self._blanks[text] = text.count(" ") if text.strip() == text else _BLANK_AT_EDGE
 
 
 def _settle_ids(span: Span) -> bool:

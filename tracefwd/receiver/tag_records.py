@@ -12,8 +12,22 @@ with other keys have come, all is forgotten and learned anew, so that keys which
 from collections.abc import Iterable
 from typing import Any
 
+from tracefwd import naming
 from tracefwd.limits import TAG_KEY_LENGTH_MAX, TAG_RECORD_KEYS_MAX, TAG_RECORD_MISSES_MAX
 from tracefwd.tag_record import TagRecord, TagRecordMeta
+
+# What names the sender stands together in front, where a mapper can pick it with one slice.
+_FIRST = (
+    "component",
+    "istio.canonical_revision",
+    "istio.canonical_service",
+    "istio.cluster_id",
+    "istio.mesh_id",
+    "istio.namespace",
+    "node_id",
+)
+
+_NEW_KEYS_MAX = TAG_RECORD_KEYS_MAX - len(_FIRST)
 
 
 class TagRecords:
@@ -22,7 +36,7 @@ class TagRecords:
     def __init__(self, value_type: Any) -> None:
         self._value_type = value_type
         self._misses = 0
-        self.record = self._make(())
+        self.record = self._make(_FIRST)
 
     def field(self, key: str) -> str:
         """The record's member for this key."""
@@ -33,13 +47,14 @@ class TagRecords:
         """Give places to these keys of a span without escapes; False when nothing has changed."""
         known = self.record.names
         new = [key for key in keys if key not in known or not key]
-        if not new or not all(map(_is_learnable, new)):
+        if not new or not all(map(_is_learnable, new)) or _are_alike([*known[1:], *new]):
             return False
         if len(known) + len(new) > TAG_RECORD_KEYS_MAX:
             self._misses += 1
-            if self._misses < TAG_RECORD_MISSES_MAX or len(new) >= TAG_RECORD_KEYS_MAX:
+            if self._misses < TAG_RECORD_MISSES_MAX or len(new) >= _NEW_KEYS_MAX:
                 return False
-            known = ("",)
+            known = ("", *_FIRST)
+            new = [key for key in new if key not in known]
         self._misses = 0
         self.record = self._make((*known[1:], *new))
         return True
@@ -63,3 +78,8 @@ class TagRecords:
 
 def _is_learnable(key: str) -> bool:
     return 0 < len(key) <= TAG_KEY_LENGTH_MAX and key.isascii() and key.isprintable()
+
+
+def _are_alike(keys: list[str]) -> bool:
+    """Whether cleaning would make two of them the same: which gives way depends on an order that no record keeps."""
+    return len({naming.clean_key(key) for key in keys}) < len(keys)
