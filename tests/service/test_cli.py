@@ -37,6 +37,8 @@ COMMANDS = [
     "print-config",
     "import-conf",
     "version",
+    "top",
+    "tap",
 ]
 
 

@@ -32,6 +32,7 @@ from tracefwd.service.arguments import (
     add_spool,
     add_validate,
 )
+from tracefwd.service.console_commands import CONSOLE_COMMANDS
 
 if TYPE_CHECKING:
     from tracefwd.service.config import Loaded
@@ -358,6 +359,7 @@ COMMANDS: Mapping[str, Command] = {
             add_json,
             _version,
         ),
+        *(Command(*row) for row in CONSOLE_COMMANDS),
     )
 }
 
