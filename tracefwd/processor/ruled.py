@@ -10,6 +10,7 @@ counted, and a rule sees what the mapping has already repaired.  Pure but for th
 
 from collections.abc import Sequence
 from itertools import islice
+from typing import NamedTuple
 
 from tracefwd import naming
 from tracefwd.limits import (
@@ -18,7 +19,15 @@ from tracefwd.limits import (
     SPAN_TAGS_MAX,
     TAG_KEY_LENGTH_MAX,
 )
-from tracefwd.model import Decoded, Identity, LineRules, Mapped, Mapper, WavefrontSpan
+from tracefwd.model import (
+    Decoded,
+    Identity,
+    LineRules,
+    LineShape,
+    Mapped,
+    Mapper,
+    WavefrontSpan,
+)
 from tracefwd.processor import tags as tagging
 from tracefwd.processor.outcome import tag_says_error
 from tracefwd.processor.rules.rule_set import RuleSet
@@ -30,6 +39,14 @@ Tag = tuple[str, str]
 
 # What a head says for RED.
 _HEAD_KEYS = frozenset({"application", "cluster", "service", "shard", "span.kind"})
+
+
+class _ShownShape(NamedTuple):
+    """A shape, which this keeps alive, and what it says under cleaned keys."""
+
+    shape: LineShape
+    fixed: dict[str, str]
+    keys: tuple[str, ...]
 
 
 class RuledMapper:
@@ -46,6 +63,8 @@ class RuledMapper:
         self._fitting: set[str] = set()
         # By identity of the head, which the entry keeps alive.
         self._heads: dict[int, tuple[tuple[Tag, ...], dict[str, str]]] = {}
+        # Likewise by identity of the shape.
+        self._shapes: dict[int, _ShownShape] = {}
 
     def __call__(self, decoded: Decoded, now_us: int) -> Mapped:
         mapped = self._map(decoded, now_us)
@@ -130,6 +149,13 @@ class RuledMapper:
             values["parent"] = (
                 f"00000000-0000-0000-{parent[:4]}-{parent[4:]}" if usual else naming.uuid(parent)
             )
+        if span.shape is not None:
+            _, fixed, keys = self._shapes.get(id(span.shape)) or self._learn_shape(span.shape)
+            values.update(fixed)
+            values.update(zip(keys, span.values, strict=True))
+            # The place of what is absent; the other keys of a shape differ from each other and from its head's.
+            values.pop("", None)
+            return values
         tags = span.tags
         size = len(values) + len(tags)
         try:
@@ -158,6 +184,14 @@ class RuledMapper:
         entry = self._heads[id(head)] = head, dict(head)
         return entry
 
+    def _learn_shape(self, shape: LineShape) -> _ShownShape:
+        if len(self._shapes) >= MEMO_ENTRIES_MAX:
+            self._shapes.clear()
+        fixed = {naming.clean_key(key): value for key, value in shape.fixed}
+        keys = tuple(naming.clean_key(key) if key else "" for key in shape.keys)
+        entry = self._shapes[id(shape)] = _ShownShape(shape, fixed, keys)
+        return entry
+
     def _settle_usual(
         self, span: WavefrontSpan, before: dict[str, str], subject: Subject, repairs: Repairs
     ) -> WavefrontSpan | None:
@@ -177,8 +211,8 @@ class RuledMapper:
             # New on a span whose head has no such tag, so that its identity or kind changes.
             return None
         known = before.get
-        for key, value in tags.items():
-            if known(key) is not value and not (self._fits(key) and _is_simple(value)):
+        for key in [key for key, value in tags.items() if known(key) is not value]:
+            if not (self._fits(key) and _is_simple(tags[key])):
                 return None
         identity = span.identity
         component = tags.get("component", identity.component)
