@@ -43,7 +43,10 @@ class TagRecord(
         return isinstance(other, Mapping) and self.as_dict() == dict(other)
 
     def __getitem__(self, key: str) -> str:
-        return self.as_dict()[key]
+        value = astuple(self)[self.names.index(key)] if key in self.names else ""
+        if not value:
+            raise KeyError(key)
+        return value
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.as_dict())
