@@ -39,7 +39,16 @@ ROOMS = {
 }
 # These do what their room does at the edge: sockets, clocks, files, logs.
 EDGES = {
-    "receiver": {"http", "http_connection", "line_port", "intake", "door", "credentials", "turns"},
+    "receiver": {
+        "otlp_grpc",
+        "http",
+        "http_connection",
+        "line_port",
+        "intake",
+        "door",
+        "credentials",
+        "turns",
+    },
     "exporter": "*",
     "spool": {"disk", "log", "shelf", "store"},
     "emulator": "*",

@@ -32,6 +32,12 @@ CATALOGUE: tuple[Metric, ...] = (
         "tracefwd_receiver_requests_total", "counter", ("code",), "Requests answered, by status."
     ),
     Metric(
+        "tracefwd_receiver_grpc_requests_total",
+        "counter",
+        ("code",),
+        "Calls over gRPC answered, by the name of their status.",
+    ),
+    Metric(
         "tracefwd_receiver_request_bytes_total",
         "counter",
         (),

@@ -73,6 +73,18 @@ def status(code: int, message: str) -> bytes:
     return b"\x08" + varint(code) + b"\x12" + varint(len(text)) + text
 
 
+def status_with_retry(answer: Answer) -> bytes:
+    """The ``google.rpc.Status`` of a refusal; one that will pass has a ``RetryInfo`` among its details."""
+    text = status(code_of(answer), message_of(answer))
+    if answer.status not in _RETRYABLE:
+        return text
+    delay = b"\x08" + varint(RETRY_AFTER_S)
+    info = b"\x0a" + varint(len(delay)) + delay
+    url = b"type.googleapis.com/google.rpc.RetryInfo"
+    detail = b"\x0a" + varint(len(url)) + url + b"\x12" + varint(len(info)) + info
+    return text + b"\x1a" + varint(len(detail)) + detail
+
+
 def varint(value: int) -> bytes:
     out = bytearray()
     while value > 0x7F:

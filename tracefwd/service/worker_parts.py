@@ -233,7 +233,12 @@ def compose(settings: Settings, slot: int = 0, machine: "Machine | None" = None)
         otlp_http = HttpReceiver(
             settings.receiver, otlp, seed=_seed(), handlers=otlp_only(otlp), guard=guard
         )
-    ports = [part for part in (receiver, line_port, otlp_http) if part is not None]
+    otlp_grpc = None
+    if settings.receiver.otlp.grpc.listen:
+        from tracefwd.receiver.otlp_grpc import GrpcReceiver
+
+        otlp_grpc = GrpcReceiver(settings.receiver, otlp, guard)
+    ports = [part for part in (receiver, line_port, otlp_http, otlp_grpc) if part is not None]
     memory = make_memory_watch(settings, pipeline, bare, ports, guard, machine)
 
     def each_second() -> None:
@@ -250,7 +255,7 @@ def compose(settings: Settings, slot: int = 0, machine: "Machine | None" = None)
         each_second,
         line_port,
         otlp_http,
-        None,
+        otlp_grpc,
         durable,
         memory=memory,
         watch=eye,
