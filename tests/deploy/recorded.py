@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.mesh import SIDECARS, WORKLOADS, Collector, Mesh, Workload
+from tests.e2e.mesh import FLUSH_INTERVAL_MS, SIDECARS, WORKLOADS, Collector, Mesh, Workload
 from tests.e2e.processes import eventually, get_json
 
 FIXTURES = Path(__file__).parent / "fixtures" / "istio"
@@ -52,8 +52,19 @@ class RecordedMesh(Mesh):
 
         return eventually(look, lambda: f"{spans} spans sent; now {self.reports()}")
 
+    def answered(self, posts: int) -> dict[str, int]:
+        """The counts, as soon as the tracers have so many answers; OTLP's do not count them."""
+
+        def look() -> dict[str, int] | None:
+            counts = self.reports()
+            return counts if counts.get("reports_sent", posts) >= posts else None
+
+        return eventually(look, lambda: f"{posts} reports answered; now {self.reports()}")
+
     def _bootstrap(self, workload: Workload) -> dict[str, Any]:
         bootstrap = super()._bootstrap(workload)
+        [layer] = bootstrap["layered_runtime"]["layers"]
+        layer["static_layer"]["tracing.opentelemetry.flush_interval_ms"] = FLUSH_INTERVAL_MS
         if tracing := self._recording.get("bootstrap_tracing"):
             bootstrap["tracing"] = tracing
         return bootstrap

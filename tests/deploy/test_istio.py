@@ -16,7 +16,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, json_format, messag
 
 from tests.deploy.kube import render
 from tests.deploy.kube.render import DEPLOY, ROOT, Object, needs_tools, objects
-from tests.deploy.kube.schemas import CRDS, MESH
+from tests.deploy.kube.schemas import RELEASES, crds_file, mesh_file
 
 ISTIO = DEPLOY / "istio"
 PAGES = [ROOT / "README.md", *sorted(DEPLOY.rglob("*.md"))]
@@ -24,31 +24,34 @@ SERVICE = "tracefwd.observability.svc.cluster.local"
 
 
 @cache
-def _message(name: str) -> Any:
+def _message(name: str, release: str) -> Any:
     pool = descriptor_pool.DescriptorPool()
-    for file in descriptor_pb2.FileDescriptorSet.FromString(MESH.read_bytes()).file:
+    recorded = mesh_file(release).read_bytes()
+    for file in descriptor_pb2.FileDescriptorSet.FromString(recorded).file:
         pool.Add(file)
     return message_factory.GetMessageClass(
         pool.FindMessageTypeByName(f"istio.mesh.v1alpha1.{name}")
     )
 
 
-def read_strictly(config: Object, name: str = "MeshConfig") -> Any:
-    """Raises on a key, a type or a value that the message does not have."""
-    return json_format.ParseDict(config, _message(name)())
+def read_strictly(config: Object, name: str = "MeshConfig") -> None:
+    """Raises on a key, a type or a value that the message does not have, in any of the releases."""
+    for release in RELEASES:
+        json_format.ParseDict(config, _message(name, release)())
 
 
 @cache
-def _schemas() -> dict[str, Object]:
-    found: dict[str, Object] = json.loads(CRDS.read_text())
+def _schemas(release: str) -> dict[str, Object]:
+    found: dict[str, Object] = json.loads(crds_file(release).read_text())
     return found
 
 
 def judge(each: Object) -> None:
-    """An object of Istio's by its CRD, closed."""
-    schema = _schemas().get(f"{each['apiVersion']} {each['kind']}")
-    assert schema is not None, f"no schema of {each['apiVersion']} {each['kind']}"
-    jsonschema.validate(each, schema)
+    """An object of Istio's by its CRD, closed, in each of the releases."""
+    for release in RELEASES:
+        schema = _schemas(release).get(f"{each['apiVersion']} {each['kind']}")
+        assert schema is not None, f"no schema of {each['apiVersion']} {each['kind']}"
+        jsonschema.validate(each, schema)
 
 
 def snippets() -> list[tuple[str, Object]]:
@@ -146,11 +149,16 @@ def test_the_files_name_what_the_overlays_deploy() -> None:
     bootstrap = _mesh("bootstrap.yaml")["defaultConfig"]["tracing"]
     assert bootstrap["zipkin"]["address"] == f"{host}:{ports['http-zipkin']}"
     assert 0 < bootstrap["sampling"] <= 100, "above, Istio falls back to 1"
-    [provider] = _mesh("provider-zipkin.yaml")["extensionProviders"]
-    assert (provider["zipkin"]["service"], provider["zipkin"]["port"]) == (
-        host,
-        ports["http-zipkin"],
-    )
+    files = sorted(ISTIO.glob("provider-*.yaml"))
+    for file in files:
+        [provider] = _mesh(file.name)["extensionProviders"]
+        [collector] = [each for each in provider.values() if isinstance(each, dict)]
+        assert (collector["service"], collector["port"]) == (host, ports["http-zipkin"])
+        if "http" in collector:
+            assert collector["http"]["path"] == "/v1/traces"
+        # A bootstrap address beside it would leave a cluster that nobody uses.
+        assert _mesh(file.name)["defaultConfig"]["tracing"] == {}
+    assert len(files) >= 2
     for name in ("telemetry.yaml", "telemetry-namespace.yaml"):
         telemetry = yaml.safe_load((ISTIO / name).read_text())
         [tracing] = telemetry["spec"]["tracing"]

@@ -86,6 +86,7 @@ class Shop:
             return sum(part.ledger()["received"] for part in self.replicas.running)
 
         eventually(lambda: received() >= wanted, lambda: f"{wanted} received, now {received()}")
+        counts = self.mesh.reports()
         self.envoys.close()
         return counts
 

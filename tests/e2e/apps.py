@@ -19,6 +19,9 @@ HANDED_ON = (
     "x-b3-sampled",
     "x-b3-flags",
     "b3",
+    # An OTLP tracer's.
+    "traceparent",
+    "tracestate",
     "user-agent",
 )
 # An app that hears nothing for this long is being left behind by a failed test.

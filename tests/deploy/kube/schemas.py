@@ -1,9 +1,11 @@
 """What judges Istio's files in every run of the tests, recorded from the Go module istio.io/api (Apache-2.0).
 
-* ``crds.json``: of each kind that we ship and version that is served, the CRD's schema, made strict: a key that it does
-  not know is an error.
-* ``mesh_config.binpb``: the messages MeshConfig and ProxyConfig.  No tool of Istio's reports a misspelt key in them; a
-  strict reading of their descriptors does.
+Of the oldest and the newest release whose modules can be had:
+
+* ``crds-RELEASE.json``: of each kind that we ship and version that is served, the CRD's schema, made strict: a key that
+  it does not know is an error.
+* ``mesh_config-RELEASE.binpb``: the messages MeshConfig and ProxyConfig.  No tool of Istio's reports a misspelt key in
+  them; a strict reading of their descriptors does.
 
 ``python -m tests.deploy.kube.schemas`` records both anew (needs Go, for the download only).
 """
@@ -19,8 +21,8 @@ from typing import Any
 import yaml
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "schemas"
-CRDS, MESH = FOLDER / "crds.json", FOLDER / "mesh_config.binpb"
-MODULE = "istio.io/api@v1.31.1"
+MODULES = {"1.24": "istio.io/api@v1.24.2", "1.32": "istio.io/api@v1.32.0"}
+RELEASES = tuple(MODULES)
 KINDS = ("AuthorizationPolicy", "PeerAuthentication", "Telemetry")
 
 
@@ -55,23 +57,35 @@ def crds(text: str) -> Iterator[tuple[str, Any]]:
             yield f"{group}/{version['name']} {kind}", schema
 
 
-def main() -> None:
+def crds_file(release: str) -> Path:
+    return FOLDER / f"crds-{release}.json"
+
+
+def mesh_file(release: str) -> Path:
+    return FOLDER / f"mesh_config-{release}.binpb"
+
+
+def record(release: str) -> None:
     done = subprocess.run(
-        ["go", "mod", "download", "-json", MODULE], capture_output=True, check=True, cwd="/"
+        ["go", "mod", "download", "-json", MODULES[release]],
+        capture_output=True,
+        check=True,
+        cwd="/",
     )
     module = Path(json.loads(done.stdout)["Dir"])
-    FOLDER.mkdir(parents=True, exist_ok=True)
     found = dict(crds((module / "kubernetes/customresourcedefinitions.gen.yaml").read_text()))
     # A kind a line, so that a difference can be read.
     lines = [f"{json.dumps(key)}: {json.dumps(each)}" for key, each in sorted(found.items())]
-    CRDS.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    crds_file(release).write_text("{\n" + ",\n".join(lines) + "\n}\n")
     with tempfile.TemporaryDirectory() as work:
         output = Path(work) / "out"
         protoc = [sys.executable, "-m", "grpc_tools.protoc", f"-I{module}"]
         protoc += [f"-I{module / 'common-protos'}", "--include_imports", f"-o{output}"]
         subprocess.run([*protoc, "mesh/v1alpha1/config.proto"], check=True)
-        MESH.write_bytes(output.read_bytes())
+        mesh_file(release).write_bytes(output.read_bytes())
 
 
 if __name__ == "__main__":
-    main()
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for each in RELEASES:
+        record(each)
