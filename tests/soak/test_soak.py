@@ -1,8 +1,9 @@
-"""The soak in a quarter of a minute, and that it would notice what it is there for."""
+"""The soak in a minute, with a spool and an exchange of workers, and that it would notice what it is there for."""
 
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -15,14 +16,15 @@ ROWS = [replace(STEADY, at_s=float(at)) for at in range(40)]
 LOG = [{"level": "info", "message": "ledger balanced: received 5 = delivered 5"}]
 
 
-def test_a_quarter_of_a_minute_is_flat_and_loses_nothing() -> None:
-    command = [sys.executable, "tests/soak/soak.py", "--seconds", "14", "--rate", "1500"]
+def test_a_minute_is_flat_and_loses_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "tests/soak/soak.py", "--seconds", "60", "--rate", "1000"]
+    command += ["--reload-every", "35", "--", "--spool", str(tmp_path / "spool")]
     done = subprocess.run(
-        command, cwd=ROOT, env=plain_environment(), capture_output=True, text=True, timeout=90
+        command, cwd=ROOT, env=plain_environment(), capture_output=True, text=True, timeout=150
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "acknowledged 21,000, arrived at the sink 21,000" in done.stdout
-    assert "ledger balanced: received 21000 = delivered 21000" in done.stdout
+    assert "acknowledged 60,000, arrived at the sink 60,000" in done.stdout
+    assert "ledger balanced: received 60000 = delivered 60000" in done.stdout
     assert done.stdout.count(": flat") == 5
     assert done.stderr == ""
 
@@ -46,6 +48,13 @@ def test_what_is_steady_is_flat_whatever_one_moment_was_like() -> None:
 def test_a_slow_growth_is_noticed(name: str, step: float) -> None:
     rows = [replace(row, **{name: getattr(row, name) + row.at_s * step}) for row in ROWS]
     assert [judged.name for judged in judge(rows) if not judged.is_flat] == [name]
+
+
+def test_a_machine_that_grows_busy_is_not_the_services_fault() -> None:
+    slow = [replace(row, p99_ms=row.p99_ms + 2.5 * row.at_s) for row in ROWS]
+    busy = [replace(row, noise_ms=row.at_s) for row in slow]
+    assert not all(judged.is_flat for judged in judge(slow))
+    assert all(judged.is_flat for judged in judge(busy))
 
 
 def test_warming_up_is_no_growth() -> None:
