@@ -9,7 +9,7 @@ BIN := .venv/bin
 DEMO_SECONDS ?= 15
 DEMO_RATE ?= 500
 
-.PHONY: demo test docs format lock bench real-proxy fuzz chaos soak audit kube-check clean help
+.PHONY: demo test test-parts docs format lock bench real-proxy fuzz chaos soak audit kube-check clean help
 
 help: ## what can be made here
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -24,6 +24,13 @@ test: $(BIN)/.dev $(BIN)/.sdk ## formatting, lints, types and all tests
 	$(BIN)/mypy
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive tracefwd
 	$(BIN)/python -m pytest
+
+# Real parts beside which the service is tested; a test whose part is missing says so and skips.
+TEST_PARTS := chromium openssl prometheus slowhttptest tmux
+
+test-parts: ## what tests run beside the service, from Debian's packages (as root)
+	apt-get update -qq
+	DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -qq --no-install-recommends $(TEST_PARTS) >/dev/null
 
 format: $(BIN)/.dev ## let ruff write the layout
 	$(BIN)/ruff format .
