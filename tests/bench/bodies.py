@@ -27,14 +27,14 @@ ODDITIES = {"escapes": _ESCAPE, "non-ascii": _FOREIGN, "over-long": _LONG}
 
 @dataclass(frozen=True)
 class Traffic:
-    """``operations``: 0 leaves the mesh's names; else spans take as many names in turn, one RED series for each.
+    """``series``: 0 leaves the mesh's names; else spans are made to belong to as many RED series.
     ``odd_share`` of the spans have their ``user_agent`` replaced by ``ODDITIES[oddity]``."""
 
     encoding: str = "v2"
     connections: int = CONNECTIONS
     post_spans: int = POST_SPANS
     spans: int = SPANS
-    operations: int = 0
+    series: int = 0
     oddity: str = "escapes"
     odd_share: float = 0.0
 
@@ -66,16 +66,18 @@ class Traffic:
         return [spans[:each] for spans in found]
 
     def _named(self, envoys: list[list[bytes]]) -> list[list[bytes]]:
-        """A series is a workload and a name, so each name belongs to one connection; with fewer names than connections
-        some send the same."""
-        series, connections = self.operations, self.connections
-        if not series:
+        """A series is a workload and a name: each connection is a workload of its own, and all have the same names.
+        With fewer series than connections some are the same workload with one name."""
+        if not self.series:
             return envoys
+        workloads = min(self.series, self.connections)
         named = []
-        for number in range(min(series, connections)):
-            names = cycle(range(number, series, connections))
-            named.append([_renamed(span, next(names)) for span in envoys[number]])
-        return [named[number % len(named)] for number in range(connections)]
+        for number, spans in enumerate(envoys):
+            workload = number % workloads
+            # The first workloads take what does not come out even.
+            names = cycle(range((self.series - workload - 1) // workloads + 1))
+            named.append([_renamed(span, workload, next(names)) for span in spans])
+        return named
 
     def _odd(self, spans: list[bytes]) -> list[bytes]:
         """Every so many a span is odd: as many as the share says, evenly spread."""
@@ -86,11 +88,12 @@ class Traffic:
         ]
 
 
-def _renamed(span: bytes, name: int) -> bytes:
+def _renamed(span: bytes, workload: int, name: int) -> bytes:
     """Kind and status, which are part of a series, are made equal too."""
     members = json.loads(span)
     members["name"] = f"operation-{name}.default.svc.cluster.local:9080/*"
     members["kind"] = "SERVER"
+    members["tags"]["istio.canonical_service"] = f"service-{workload}"
     members["tags"]["http.status_code"] = "200"
     members["tags"].pop("error", None)
     return _dumps(members)

@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tests.bench import harness, machine  # noqa: E402
+from tests.bench import harness  # noqa: E402
 from tests.bench.bodies import Traffic  # noqa: E402
 from tests.bench.harness import Cell, Result, Rows, bench  # noqa: E402
 from tests.bench.servers import EMPTY, Server, peer, tracefwd  # noqa: E402
@@ -131,12 +131,5 @@ def arguments() -> argparse.ArgumentParser:
     return made
 
 
-def main() -> int:
-    args = arguments().parse_args()
-    machine.stay_off_the_target()
-    harness.publish([measure(args)], args.json)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(harness.command(arguments(), measure))

@@ -129,6 +129,11 @@ def _signals(counts: dict[str, int]) -> tuple[int, int]:
     return counts["spans"], counts["span_logs"]
 
 
+def cut(rows: Rows, *columns: str) -> Rows:
+    """Only what a table is about."""
+    return {name: {column: row[column] for column in columns} for name, row in rows.items()}
+
+
 def _row(
     answers: Answers, delivered: int, cpu: machine.Cpu, wall_s: float, memory: tuple[float, float]
 ) -> Row:
@@ -183,6 +188,11 @@ class Result:
             name: {column: self.median(name, column) for column in rows[0]}
             for name, rows in self.rounds.items()
         }
+
+    def flat(self, column: str, base: str) -> str:
+        """How far each row is from ``base``, for a note."""
+        parts = [f"{name} {self.ratio(name, base, column):.2f}" for name in self.rounds]
+        return f"{column} against {base}: {', '.join(parts)}"
 
     def ratio(self, name: str, base: str, column: str) -> float:
         """The median of the rounds' own ratios; 0 without both rows."""
@@ -243,6 +253,9 @@ def progress(text: str) -> None:
 # --- the command ---------------------------------------------------------------------------------
 
 
+Measure = Callable[[argparse.Namespace], Result]
+
+
 def parser(doc: str | None, *, seconds: float, rounds: int = 3) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -251,6 +264,14 @@ def parser(doc: str | None, *, seconds: float, rounds: int = 3) -> argparse.Argu
     made.add_argument("--rounds", type=int, default=rounds, help="(%(default)s)")
     made.add_argument("--json", metavar="FILE", type=Path, help="write every round there as well")
     return made
+
+
+def command(arguments: argparse.ArgumentParser, measure: Measure) -> int:
+    """A benchmark on its own."""
+    args = arguments.parse_args()
+    machine.stay_off_the_target()
+    publish([measure(args)], args.json)
+    return 0
 
 
 def publish(results: Iterable[Result], file: Path | None) -> None:

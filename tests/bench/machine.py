@@ -2,6 +2,7 @@
 
 import os
 import platform
+import resource
 import socket
 from pathlib import Path
 from typing import NamedTuple
@@ -65,6 +66,14 @@ def stay_off_the_target() -> None:
     """Generator and harness leave the target's core alone."""
     if (os.cpu_count() or 1) > 1:
         os.sched_setaffinity(0, {OTHER_CORE})
+
+
+def allow_files(count: int) -> None:
+    """Each connection is an open file here and, by inheritance, in what is started."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count + 256
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def free_port() -> int:

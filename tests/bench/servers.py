@@ -51,13 +51,15 @@ Start = Callable[[int, SinkPorts, Path], Started]
 
 @dataclass(frozen=True)
 class Server:
-    """``start(intake_port, sink_ports, folder)``; ``quiet_s``: longer than anything it holds back before sending."""
+    """``start(intake_port, sink_ports, folder)``; ``quiet_s``: longer than anything it holds back before sending;
+    ``cores`` as ``taskset`` takes them."""
 
     name: str
     start: Start
     warm_up_s: float = 1.5
     quiet_s: float = 1.6
     delivers: bool = True
+    cores: str = str(TARGET_CORE)
 
 
 class Running(AbstractContextManager["Running"]):
@@ -72,7 +74,7 @@ class Running(AbstractContextManager["Running"]):
         self._folder = TemporaryDirectory(prefix="tracefwd-bench-")
         self.port = free_port()
         started = self._server.start(self.port, self._sinks, Path(self._folder.name))
-        pinned = ["taskset", "-c", str(TARGET_CORE), *started.command]
+        pinned = ["taskset", "-c", self._server.cores, *started.command]
         self._output = (Path(self._folder.name) / "output").open("wb")
         self._process = subprocess.Popen(
             pinned,

@@ -1,0 +1,63 @@
+"""What odd spans cost, and whether the plain ones beside them pay for it.
+
+Run: ``python tests/bench/odd_input.py``.  Odd is a span whose user agent has escapes, is not ASCII, or is longer than
+Wavefront takes.  With a share s of odd spans, plain ones pay nothing if a span costs (1 - s) plain + s odd;
+"expected us" is that sum, from the rows without and with nothing but odd spans of the same round.
+"""
+
+import argparse
+import sys
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from tests.bench import harness
+from tests.bench.bodies import ODDITIES, Traffic
+from tests.bench.harness import Cell, Result, Rows, bench
+from tests.bench.servers import tracefwd
+
+SHARES = (0.05, 0.2, 1.0)
+
+
+def at(oddity: str, seconds: float) -> Rows:
+    rows = {}
+    for share in SHARES:
+        with bench(tracefwd(), Traffic(oddity=oddity, odd_share=share)) as one:
+            rows[f"{oddity}, {share:.0%}"] = one.limit(seconds)
+    return harness.cut(rows, "spans/CPU-s", "us/span", "lost")
+
+
+def plain(seconds: float) -> Rows:
+    with bench(tracefwd()) as one:
+        return harness.cut({"plain": one.limit(seconds)}, "spans/CPU-s", "us/span", "lost")
+
+
+def expect(result: Result) -> None:
+    """Adds the column; a round's rows belong together."""
+    for number, row in enumerate(result.rounds["plain"]):
+        for oddity in ODDITIES:
+            odd = result.rounds[f"{oddity}, {1:.0%}"][number]["us/span"]
+            for share in SHARES:
+                expected = (1 - share) * row["us/span"] + share * odd
+                result.rounds[f"{oddity}, {share:.0%}"][number]["expected us"] = expected
+
+
+def measure(args: argparse.Namespace) -> Result:
+    cells: list[Cell] = [partial(plain, args.seconds)]
+    cells += [partial(at, oddity, args.seconds) for oddity in ODDITIES]
+    result = harness.run_rounds("odd input", cells, args.rounds)
+    expect(result)
+    for oddity in ODDITIES:
+        name = f"{oddity}, {SHARES[0]:.0%}"
+        more = result.median(name, "us/span") / result.median(name, "expected us")
+        result.notes.append(f"{name}: {more:.2f} of what it may cost")
+    return result
+
+
+def arguments() -> argparse.ArgumentParser:
+    return harness.parser(__doc__, seconds=3.0, rounds=3)
+
+
+if __name__ == "__main__":
+    sys.exit(harness.command(arguments(), measure))

@@ -1,0 +1,60 @@
+"""What a span costs with 1, 2 and 4 workers.
+
+Run: ``python tests/bench/workers.py``.  All processes share the target's core, so spans per CPU-second show what the
+workers cost each other, and not what more cores bring; that is measured where there are at least four cores, with a
+core for each of two workers, and otherwise said not to be.
+"""
+
+import argparse
+import os
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from tests.bench import harness
+from tests.bench.harness import Result, Rows, bench
+from tests.bench.servers import tracefwd
+
+WORKERS = (1, 2, 4)
+_CORES_MIN = 4
+
+
+def at(workers: int, seconds: float) -> Rows:
+    with bench(tracefwd(SERVICE__WORKERS=str(workers))) as one:
+        rows = {f"{workers}": one.limit(seconds)}
+    return harness.cut(rows, "spans/CPU-s", "us/span", "spans/s", "p99 ms", "PSS MiB", "lost")
+
+
+def spread(workers: int, seconds: float) -> Rows:
+    """A core for each; driver and sink on the others."""
+    server = replace(tracefwd(SERVICE__WORKERS=str(workers)), cores=f"0,2-{workers}")
+    with bench(server) as one:
+        rows = {f"{workers} on {workers} cores": one.limit(seconds)}
+    return harness.cut(rows, "spans/CPU-s", "us/span", "spans/s", "p99 ms", "PSS MiB", "lost")
+
+
+def measure(args: argparse.Namespace) -> Result:
+    cells = [partial(at, workers, args.seconds) for workers in WORKERS]
+    many = (os.cpu_count() or 1) >= _CORES_MIN
+    if many:
+        cells += [partial(spread, workers, args.seconds) for workers in (1, 2)]
+    result = harness.run_rounds("workers", cells, args.rounds)
+    share = result.ratio("2", "1", "spans/CPU-s")
+    result.notes = [f"two workers: {share:.0%} of one worker's spans per CPU-second"]
+    if many:
+        more = result.ratio("2 on 2 cores", "1 on 1 cores", "spans/s")
+        result.notes.append(f"two workers on two cores: {more:.2f} times the throughput of one")
+    else:
+        result.notes.append(f"throughput of two workers: not measured, it needs {_CORES_MIN} cores")
+    return result
+
+
+def arguments() -> argparse.ArgumentParser:
+    return harness.parser(__doc__, seconds=4.0, rounds=3)
+
+
+if __name__ == "__main__":
+    sys.exit(harness.command(arguments(), measure))
