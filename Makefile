@@ -9,7 +9,7 @@ BIN := .venv/bin
 DEMO_SECONDS ?= 15
 DEMO_RATE ?= 500
 
-.PHONY: demo test test-parts docs format lock bench real-proxy fuzz chaos soak audit kube-check clean help
+.PHONY: demo test test-parts docs format lock bench bench-all real-proxy fuzz chaos soak audit kube-check clean help
 
 help: ## what can be made here
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -69,9 +69,12 @@ lock: $(BIN)/.dev ## renew the locks from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-header \
 		--extra sdk pyproject.toml -c deploy/requirements.lock -o tests/requirements-sdk.lock
 
-bench: $(BIN)/.dev ## where the microseconds go, then the whole service under load
+bench: $(BIN)/.dev ## where the microseconds go, then the whole service under load: PEERS="java=JAR otel=BINARY"
 	$(BIN)/python tests/bench/stages.py
-	$(BIN)/python tests/bench/end_to_end.py
+	$(BIN)/python tests/bench/end_to_end.py $(addprefix --peer ,$(PEERS))
+
+bench-all: $(BIN)/.dev ## every table of tests/bench/README.md, a quarter of an hour; PEERS as above
+	$(BIN)/python tests/bench/all.py $(addprefix --peer ,$(PEERS)) $(addprefix --json ,$(JSON))
 
 real-proxy: $(BIN)/.run ## send everything through the real Wavefront proxy: JAR=PROXY.jar (tests/proxy/README.md)
 	$(BIN)/python tests/proxy/run.py --jar "$(JAR)" --java "$(or $(JAVA),java)"

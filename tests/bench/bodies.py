@@ -72,11 +72,11 @@ class Traffic:
             return envoys
         workloads = min(self.series, self.connections)
         named = []
-        for number, spans in enumerate(envoys):
+        for number in range(self.connections):
             workload = number % workloads
             # The first workloads take what does not come out even.
             names = cycle(range((self.series - workload - 1) // workloads + 1))
-            named.append([_renamed(span, workload, next(names)) for span in spans])
+            named.append([_renamed(span, workload, next(names)) for span in envoys[workload]])
         return named
 
     def _odd(self, spans: list[bytes]) -> list[bytes]:

@@ -85,8 +85,9 @@ class Bench(AbstractContextManager["Bench"]):
 
     def warm_up(self, seconds: float | None = None) -> None:
         """Imports, memo tables, connections; a JVM's compilers.  Not measured."""
+        before = self._sink.counts()["spans"]
         answers = self._driver.closed(self._server.warm_up_s if seconds is None else seconds)
-        self._delivered(0, answers.acked)
+        self._delivered(before, answers.acked)
 
     def limit(self, seconds: float) -> Row:
         return self._measure(lambda: self._driver.closed(seconds))
@@ -111,6 +112,7 @@ class Bench(AbstractContextManager["Bench"]):
         pid = self.running.pid
         if not self._server.delivers:
             return acked, machine.cpu(pid), time.monotonic()
+        quiet_s, complete_s = self._server.quiet_s, self._server.complete_s
         seen = self._sink.counts()
         cpu, at = machine.cpu(pid), time.monotonic()
         deadline = at + _DELIVERY_TIMEOUT_S
@@ -119,7 +121,7 @@ class Bench(AbstractContextManager["Bench"]):
             counts = self._sink.counts()
             if _signals(counts) != _signals(seen):
                 seen, cpu, at = counts, machine.cpu(pid), time.monotonic()
-            elif now - at > self._server.quiet_s:
+            elif now - at > (complete_s if seen["spans"] - before >= acked else quiet_s):
                 break
         return seen["spans"] - before, cpu, at
 

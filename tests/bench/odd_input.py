@@ -17,7 +17,7 @@ from tests.bench.bodies import ODDITIES, Traffic
 from tests.bench.harness import Cell, Result, Rows, bench
 from tests.bench.servers import tracefwd
 
-SHARES = (0.05, 0.2, 1.0)
+SHARES = (0.05, 1.0)
 
 
 def at(oddity: str, seconds: float) -> Rows:

@@ -51,13 +51,17 @@ Start = Callable[[int, SinkPorts, Path], Started]
 
 @dataclass(frozen=True)
 class Server:
-    """``start(intake_port, sink_ports, folder)``; ``quiet_s``: longer than anything it holds back before sending;
-    ``cores`` as ``taskset`` takes them."""
+    """``start(intake_port, sink_ports, folder)``; ``cores`` as ``taskset`` takes them.
+
+    Nothing more is waited for when nothing came for ``quiet_s``, which is longer than anything is held back, or for
+    ``complete_s`` when all spans are there: span logs may come later.
+    """
 
     name: str
     start: Start
-    warm_up_s: float = 1.5
+    warm_up_s: float = 1.0
     quiet_s: float = 1.6
+    complete_s: float = 0.3
     delivers: bool = True
     cores: str = str(TARGET_CORE)
 
@@ -201,7 +205,9 @@ def java(name: str, flush_interval_ms: int, warm_up_s: float) -> Callable[[str],
         ]  # fmt: skip
         return Started(command, f"http://127.0.0.1:{port}/", environ)
 
-    return lambda path: Server(name, partial(start, path), warm_up_s=warm_up_s, quiet_s=2.2)
+    return lambda path: Server(
+        name, partial(start, path), warm_up_s=warm_up_s, quiet_s=2.2, complete_s=2.2
+    )
 
 
 def _loopback_shim(folder: Path) -> Path | None:

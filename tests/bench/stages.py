@@ -1,85 +1,167 @@
-"""Where the microseconds go: each stage of the hot path alone, per span, in one process.
+"""Where the microseconds go: each stage of the hot path alone, per span, in one process, against what libraries set.
 
-Run: ``python tests/bench/stages.py [--json]``.  Input is ``fixtures/envoy/json-batch-5.json`` (five spans) as
-Envoy sent it.  Each figure is the best of several short rounds: noise only ever adds.
+Run: ``python tests/bench/stages.py [--json FILE]``.  Input are 200 different posts of five spans, the same for all.
+Each figure is the best of several short rounds, the stages in turn: noise only ever adds.  A "floor" does with a
+library alone what its stage cannot do without: it parses, or packs, and nothing else.
+
+Under load the same code takes longer than here: between two posts the kernel has been at work in the same caches.
 """
 
 import argparse
-import json
+import asyncio
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+import httptools
 import msgspec
 
+from tests.bench import harness
+from tests.bench.bodies import Traffic
+from tests.bench.harness import Result
 from tracefwd.exporter.compress import gzip_or_plain
 from tracefwd.exporter.lines import LineWriter
-from tracefwd.model import Decoded, Encoding, Span
+from tracefwd.model import Answer, Decoded, Encoding, Span
 from tracefwd.processor.istio import make_istio_mapper
 from tracefwd.processor.red import RedAggregator
 from tracefwd.processor.wavefront_proxy import make_wavefront_proxy_mapper
 from tracefwd.receiver.decode import make_decode
-from tracefwd.settings import MappingSettings, RedSettings
+from tracefwd.receiver.handler import Handlers, zipkin_handlers
+from tracefwd.receiver.http_connection import Connection
+from tracefwd.receiver.intake import Intake
+from tracefwd.settings import MappingSettings, ReceiverSettings, RedSettings
 
-ENVOY = Path(__file__).parents[1] / "fixtures" / "envoy"
-SPANS = 5
+POSTS, POST_SPANS = 200, 5
+_NOW_US = 1_795_400_000_000_000
 
-
-def best(run: Callable[[], object], rounds: int = 9, calls: int = 2_000) -> float:
-    """Microseconds per span."""
-    run()
-    times: list[float] = []
-    for _ in range(rounds):
-        begin = time.perf_counter()
-        for _ in range(calls):
-            run()
-        times.append((time.perf_counter() - begin) / calls)
-    return min(times) * 1e6 / SPANS
+Stage = Callable[[], object]
+"""Does its work for all posts once."""
 
 
-def stages() -> dict[str, float]:
-    body = (ENVOY / "json-batch-5.json").read_bytes()
-    proto = (ENVOY / "proto-batch-5.bin").read_bytes()
-    now_us = 1_795_400_000_000_000
+class _Requests:
+    """The same posts in one encoding: as they go over the wire, and their bodies."""
+
+    def __init__(self, encoding: str) -> None:
+        traffic = Traffic(encoding, connections=8, spans=POSTS * POST_SPANS)
+        self.wire = [request.data for envoy in traffic.envoys(_NOW_US) for request in envoy]
+        self.bodies = [_body(data) for data in self.wire]
+
+
+def _body(request: bytes) -> bytes:
+    return request.partition(b"\r\n\r\n")[2].partition(b"\r\n")[2].removesuffix(b"\r\n0\r\n\r\n")
+
+
+class _Wire:
+    """A transport that takes everything; nothing else is asked of it on the usual path."""
+
+    def write(self, data: bytes) -> None: ...
+
+    def is_closing(self) -> bool:
+        return False
+
+    def get_extra_info(self, _name: str, default: object = None) -> object:
+        return default
+
+
+class _Floor:
+    """A parser's callbacks that only gather the body."""
+
+    def __init__(self) -> None:
+        self.feed = httptools.HttpRequestParser(self).feed_data
+
+    def on_body(self, body: bytes) -> None: ...
+
+    def on_message_complete(self) -> None: ...
+
+
+def stages() -> dict[str, Stage]:
+    """To be called, and run, inside a running loop."""
+    v2, v1, proto3 = (_Requests(encoding) for encoding in ("v2", "v1", "proto3"))
     decode = make_decode()
     floor = msgspec.json.Decoder(list[Span])
-    decoded = decode(body, "application/json")
-    # The same spans as a decoder hands them over that proves nothing.
-    bare = msgspec.convert(msgspec.to_builtins(decoded.spans), list[Span])
-    careful = Decoded(Encoding.JSON_V2, bare)
     istio = make_istio_mapper(MappingSettings(), RedSettings())
     exact = make_wavefront_proxy_mapper(MappingSettings(), RedSettings())
-    istio(decoded, now_us)
-    spans = istio(decoded, now_us).spans
-    slow = istio(careful, now_us).spans
-    both = exact(decoded, now_us).spans
-    writer = LineWriter()
-    red = RedAggregator(RedSettings())
-    lines = writer.write(spans)[0].data * 200
+    plain = [decode(body, "application/json") for body in v2.bodies]
+    # The same spans as a decoder hands them over that proves nothing.
+    careful = [Decoded(Encoding.JSON_V2, floor.decode(body)) for body in v2.bodies]
+    for decoded in plain:
+        istio(decoded, _NOW_US)
+    mapped = [istio(decoded, _NOW_US).spans for decoded in plain]
+    slow = [istio(decoded, _NOW_US).spans for decoded in careful]
+    both = [exact(decoded, _NOW_US).spans for decoded in plain]
+    writer, red = LineWriter(), RedAggregator(RedSettings())
+    lines = b"".join(payload.data for spans in mapped for payload in writer.write(spans))
+    http_floor, http = _Floor(), _connection()
+
+    def each(act: Callable[[Any], object], items: list[Any]) -> Stage:
+        def run() -> None:
+            for item in items:
+                act(item)
+
+        return run
+
     return {
-        "decode v2: floor (msgspec alone)": best(lambda: floor.decode(body)),
-        "decode v2": best(lambda: decode(body, "application/json")),
-        "decode proto3": best(lambda: decode(proto, "application/x-protobuf")),
-        "map istio, plain path": best(lambda: istio(decoded, now_us)),
-        "map istio, complete path": best(lambda: istio(careful, now_us), calls=500),
-        "map wavefront-proxy": best(lambda: exact(decoded, now_us), calls=500),
-        "RED": best(lambda: red.observe(spans, now_us // 1_000_000)),
-        "write, plain": best(lambda: writer.write(spans)),
-        "write, with care": best(lambda: writer.write(slow)),
-        "write wavefront-proxy with span logs": best(lambda: writer.write(both)),
-        "gzip": best(lambda: gzip_or_plain(lines), calls=5) / 200,
+        "HTTP: floor (httptools alone)": each(http_floor.feed, v2.wire),
+        "HTTP": each(http, v2.wire),
+        "decode v2: floor (msgspec alone)": each(floor.decode, v2.bodies),
+        "decode v2": each(lambda body: decode(body, "application/json"), v2.bodies),
+        "decode v1": each(lambda body: decode(body, "application/json"), v1.bodies),
+        "decode proto3": each(lambda body: decode(body, "application/x-protobuf"), proto3.bodies),
+        "map istio, plain path": each(lambda decoded: istio(decoded, _NOW_US), plain),
+        "map istio, complete path": each(lambda decoded: istio(decoded, _NOW_US), careful),
+        "map wavefront-proxy": each(lambda decoded: exact(decoded, _NOW_US), plain),
+        "RED": each(lambda spans: red.observe(spans, _NOW_US // 1_000_000), mapped),
+        "write, plain": each(writer.write, mapped),
+        "write, with care": each(writer.write, slow),
+        "write wavefront-proxy with span logs": each(writer.write, both),
+        "gzip": lambda: gzip_or_plain(lines),
     }
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true")
+def _connection() -> Callable[[bytes], None]:
+    """A receiver's connection that answers at once and hands its body to nobody; sockets are not in it."""
+
+    def take(_body: bytes, _content_type: str) -> Answer:
+        return Answer(202)
+
+    intake = Intake(ReceiverSettings(), Handlers(zipkin_handlers([], take)))
+    connection = Connection(intake, retire_at=float("inf"))
+    connection.connection_made(cast("asyncio.BaseTransport", _Wire()))
+    # A second post serves the first; the last of all stays gathered.
+    return connection.data_received
+
+
+async def measure_us(rounds: int, calls: int) -> dict[str, float]:
+    """Microseconds per span of each stage: the best of ``rounds``, each of ``calls`` times all posts."""
     found = stages()
-    if parser.parse_args().json:
-        print(json.dumps(found, indent=2))
-    else:
-        for name, us in found.items():
-            print(f"{name:<40} {us:7.2f} us/span")
+    best = dict.fromkeys(found, float("inf"))
+    for _ in range(rounds + 1):
+        for name, stage in found.items():
+            begin = time.perf_counter()
+            for _ in range(calls):
+                stage()
+            best[name] = min(best[name], time.perf_counter() - begin)
+            # What the connection has asked the loop for.
+            await asyncio.sleep(0)
+    return {name: us * 1e6 / calls / (POSTS * POST_SPANS) for name, us in best.items()}
+
+
+def measure(args: argparse.Namespace) -> Result:
+    found = asyncio.run(measure_us(args.rounds, calls=10))
+    result = Result("stages", {name: [{"us/span": us}] for name, us in found.items()})
+    usual = ("HTTP", "decode v2", "map istio, plain path", "RED", "write, plain", "gzip")
+    total = sum(found[name] for name in usual)
+    result.notes = [f"{' + '.join(usual)} = {total:.1f} us/span, without the kernel"]
+    return result
+
+
+def arguments() -> argparse.ArgumentParser:
+    return harness.parser(__doc__, seconds=0.0, rounds=15)
+
+
+if __name__ == "__main__":
+    sys.exit(harness.command(arguments(), measure))
