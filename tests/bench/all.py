@@ -57,6 +57,7 @@ def main() -> int:
     given = parser.parse_args()
     machine.stay_off_the_target()
     results: list[Result] = []
+    failed = False
     for measure, arguments, rounds, seconds in BENCHMARKS:
         options = ["--rounds", str(rounds), "--seconds", str(seconds)]
         if given.brief:
@@ -64,10 +65,15 @@ def main() -> int:
         if measure is end_to_end.measure:
             options += [f"--peer={peer}" for peer in given.peer]
         begin = time.monotonic()
-        results.append(measure(arguments().parse_args(options)))
-        progress(f"{results[-1].title}: {time.monotonic() - begin:.0f} s")
+        try:
+            result = measure(arguments().parse_args(options))
+        except Exception as error:  # noqa: BLE001 - the others' quarter of an hour must not be lost
+            failed = True
+            result = Result(measure.__module__, notes=[f"failed: {error!r}"])
+        results.append(result)
+        progress(f"{result.title}: {time.monotonic() - begin:.0f} s")
     harness.publish(results, given.json)
-    return 0
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
