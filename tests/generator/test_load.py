@@ -5,6 +5,7 @@ import json
 import math
 import os
 import signal
+import socket
 import threading
 import time
 from collections import Counter
@@ -21,6 +22,13 @@ from hypothesis import strategies as st
 from tracefwd.generator import load
 from tracefwd.generator.load import GenOptions, generate
 from tracefwd.generator.report import Latencies, Report
+from tracefwd.model import Answer
+from tracefwd.receiver.decode import make_decode
+from tracefwd.receiver.guard import Guard
+from tracefwd.receiver.http import HttpReceiver
+from tracefwd.receiver.otlp_decode import make_any_decode, make_otlp_decode
+from tracefwd.receiver.otlp_grpc import GrpcReceiver
+from tracefwd.settings import ReceiverSettings
 
 FIXTURES = Path(__file__).parent.parent / "fixtures" / "envoy"
 ACCEPTED = b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n"
@@ -446,3 +454,69 @@ def test_percentiles_are_within_half_a_percent_above(values: list[float], share:
 
 def test_without_answers_latencies_are_zero() -> None:
     assert Latencies().percentile_ms(0.99) == 0
+
+
+# --- other formats --------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def taking_otlp(
+    answer: Callable[[], Answer] = lambda: Answer(202),
+) -> AsyncIterator[tuple[list[bytes], dict[str, str]]]:
+    """The real receivers; bodies, and where each protocol is taken."""
+    bodies: list[bytes] = []
+
+    def take(body: bytes, _: str) -> Answer:
+        bodies.append(body)
+        return answer()
+
+    settings = ReceiverSettings()
+    guard = Guard(settings)
+    http, over_grpc = socket.socket(), socket.socket()
+    over_grpc.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    for sock in (http, over_grpc):
+        sock.bind(("127.0.0.1", 0))
+    urls = [f"http://127.0.0.1:{sock.getsockname()[1]}" for sock in (http, over_grpc)]
+    receivers = [
+        HttpReceiver(settings, take, otlp=take, guard=guard),
+        GrpcReceiver(settings, take, guard),
+    ]
+    for receiver, sock in zip(receivers, (http, over_grpc), strict=True):
+        await receiver.start(sock)
+    try:
+        yield bodies, {"zipkin-proto": urls[0], "otlp-http": urls[0], "otlp-grpc": urls[1]}
+    finally:
+        for receiver in receivers:
+            await receiver.stop(0)
+        over_grpc.close()
+
+
+@pytest.mark.parametrize(
+    ("protocol", "status"), [("zipkin-proto", 202), ("otlp-http", 200), ("otlp-grpc", 0)]
+)
+async def test_each_protocol_is_sent_and_acknowledged(protocol: str, status: int) -> None:
+    async with taking_otlp() as (bodies, urls):
+        report = await generate(options(urls[protocol], protocol=protocol))
+    assert report.scheduled == report.sent == report.acked == 600
+    assert report.statuses == {status: len(bodies)}
+    assert report.complete
+    decode = make_any_decode(make_decode(), make_otlp_decode())
+    assert sum(len(decode(body, "").spans) for body in bodies) == 600
+
+
+@pytest.mark.parametrize(("protocol", "status"), [("otlp-http", 503), ("otlp-grpc", 14)])
+async def test_what_is_not_taken_counts_as_such(protocol: str, status: int) -> None:
+    async with taking_otlp(lambda: Answer(503, b"no")) as (bodies, urls):
+        report = await generate(options(urls[protocol], protocol=protocol, seconds=0.1))
+    assert report.acked == 0
+    assert report.statuses == {status: len(bodies)}
+    assert not report.complete
+
+
+async def test_nobody_at_grpcs_port_is_a_connection_that_was_refused() -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        report = await generate(options(url, protocol="otlp-grpc", seconds=0.05))
+    assert report.acked == 0
+    assert report.connect_errors

@@ -91,7 +91,8 @@ def expected_span(span: Any, shared: dict[str, str], service_name: str | None) -
     if span.kind == 1:
         tags.setdefault("span.kind", "internal")
     if span.status.code == 2:
-        tags.setdefault("error", "true")
+        if tags.get("component") != "proxy":
+            tags.setdefault("error", "true")
         if span.status.message:
             tags["otel.status_description"] = span.status.message
     if span.trace_state:

@@ -241,7 +241,8 @@ def test_demo(body):
     calls = body("tracefwd.service.demo")
     assert cli.main(["demo", "--seconds", "3", "--rate", "50"]) == 0
     assert cli.main(["demo"]) == 0
-    assert calls == [(3.0, 50.0), (None, 500.0)]
+    assert cli.main(["demo", "--otlp"]) == 0
+    assert calls == [(3.0, 50.0, False), (None, 500.0, False), (None, 500.0, True)]
 
 
 def test_gen(body):
@@ -253,12 +254,16 @@ def test_gen(body):
         connections: int
         seed: int
         json: bool
+        protocol: str
 
     calls = body("tracefwd.generator.load", GenOptions=GenOptions)
     argv = ["gen", "--to", "http://h:1", "--rate", "99.5", "--seconds", "2", "--connections", "3"]
     assert cli.main([*argv, "--seed", "-4", "--json"]) == 0
     ((options,),) = calls
-    assert options == GenOptions("http://h:1", 99.5, 2.0, 3, -4, True)
+    assert options == GenOptions("http://h:1", 99.5, 2.0, 3, -4, True, "zipkin-json")
+    assert cli.main([*argv, "--protocol", "otlp-grpc"]) == 0
+    assert calls[1][0].protocol == "otlp-grpc"
+    assert cli.main([*argv, "--protocol", "thrift"]) == 2
 
 
 def test_convert_and_explain(body, tmp_path):

@@ -163,11 +163,13 @@ def test_a_worker_that_cannot_be_replaced_ends_the_demo(monkeypatch: pytest.Monk
         demo.run(60.0, 100.0)
 
 
+@pytest.mark.parametrize("otlp", [False, True])
 def test_the_demo_balances_and_says_so_in_its_last_line(
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], otlp: bool
 ) -> None:
-    assert demo.run(2.0, 400.0) == 0
+    assert demo.run(2.0, 400.0, otlp) == 0
     lines = capsys.readouterr().out.splitlines()
+    assert any("OTLP over gRPC" in line for line in lines) is otlp
     found = LAST_LINE.match(lines[-1])
     assert found is not None
     assert found[1] == "800"

@@ -8,20 +8,42 @@ The connection keeps no count; its ``Listener`` hears of every answer and of eve
 """
 
 import asyncio
-from typing import Protocol, cast
+import typing
+from typing import NamedTuple, cast
 from urllib.parse import urlsplit
 
 import httptools
 
+from tracefwd.generator.encodings import USER_AGENT
 from tracefwd.generator.posts import Post
+
+
+class Protocol(NamedTuple):
+    """A format of posts: path, what Envoy says of it in the head, and the answer that means taken (gRPC's OK is 0)."""
+
+    path: str
+    fields: str
+    timeout_ms: int
+    taken: int = 202
+
+
+_PROTOBUF = "content-type: application/x-protobuf\r\n"
+PROTOCOLS = {
+    "zipkin-json": Protocol("/api/v2/spans", "content-type: application/json\r\n", 5_000),
+    "zipkin-proto": Protocol("/api/v2/spans", _PROTOBUF, 5_000),
+    "otlp-http": Protocol(
+        "/v1/traces", f"{_PROTOBUF}user-agent: {USER_AGENT}\r\n", 10_000, taken=200
+    ),
+    "otlp-grpc": Protocol("", "", 10_000, taken=0),
+}
 
 
 class Target:
     """Where posts go: the parsed URL and the head's bytes that are the same for all posts."""
 
-    __slots__ = ("_head", "host", "port")
+    __slots__ = ("_head", "_tail", "host", "port", "protocol", "taken")
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, protocol: str = "zipkin-json") -> None:
         """Raises ValueError that says what is wrong with ``url`` and what would be right."""
         parts = urlsplit(url)
         if parts.scheme != "http" or not parts.hostname:
@@ -37,8 +59,13 @@ class Target:
             parts.hostname.encode("idna")
         except ValueError as error:  # UnicodeError is one
             raise ValueError(f"{url!r}: {error}") from error
-        path = parts.path if parts.path not in {"", "/"} else "/api/v2/spans"
+        manner = PROTOCOLS[protocol]
+        path = parts.path if parts.path not in {"", "/"} else manner.path
         query = f"?{parts.query}" if parts.query else ""
+        if protocol == "otlp-grpc" and (parts.path not in {"", "/"} or parts.query):
+            raise ValueError(f"{url!r} holds a path; gRPC has its own, expected http://HOST:PORT")
+        self.protocol = protocol
+        self.taken = manner.taken
         self.host = parts.hostname
         self.port = 80 if port is None else port
         # As Istio's providers do, the name stands without its port.
@@ -46,9 +73,13 @@ class Target:
         self._head = (
             f"POST {path}{query} HTTP/1.1\r\n"
             f"host: {name}\r\n"
-            "content-type: application/json\r\n"
+            f"{manner.fields}"
             "x-envoy-internal: true\r\n"
             "x-forwarded-for: "
+        ).encode()
+        self._tail = (
+            f"\r\nx-envoy-expected-rq-timeout-ms: {manner.timeout_ms}\r\n"
+            "transfer-encoding: chunked\r\n\r\n"
         ).encode()
 
     def request(self, post: Post, forwarded_for: bytes) -> bytes:
@@ -56,7 +87,7 @@ class Target:
         return b"%b%b%b%x\r\n%b\r\n0\r\n\r\n" % (
             self._head,
             forwarded_for,
-            b"\r\nx-envoy-expected-rq-timeout-ms: 5000\r\ntransfer-encoding: chunked\r\n\r\n",
+            self._tail,
             len(post.body),
             post.body,
         )
@@ -73,19 +104,32 @@ class Flight:
         self.sent = due
 
 
-class Listener(Protocol):
-    def answered(self, connection: "Connection", flight: Flight, status: int) -> None:
+class AnyConnection(typing.Protocol):
+    """Over HTTP or gRPC; ``flight`` is what is on its way, ``slot`` which of the kept connections it is."""
+
+    slot: int | None
+    flight: Flight | None
+    closing: bool
+
+    def send(self, flight: Flight) -> None: ...
+
+    def abort(self) -> None: ...
+
+
+class Listener(typing.Protocol):
+    def answered(self, connection: "AnyConnection", flight: Flight, status: int) -> None:
         """``connection.closing`` tells whether it can take another post."""
 
-    def closed(self, connection: "Connection", flight: Flight | None) -> None:
+    def closed(self, connection: "AnyConnection", flight: Flight | None) -> None:
         """The connection is gone; ``flight`` is the post whose answer never came."""
 
 
 class Connection(asyncio.Protocol):
     """``flight`` is what is on its way, or None when idle."""
 
-    def __init__(self, listener: Listener, slot: int | None) -> None:
+    def __init__(self, target: Target, listener: Listener, slot: int | None) -> None:
         self.slot = slot
+        self._target = target
         # Of the first post's Envoy.  An Envoy's requests differ in their bodies alone, and so must ours, whosever
         # post a connection takes when the others are busy.
         self.forwarded_for = b""
@@ -95,11 +139,12 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._answer: _SlowAnswer | None = None
 
-    def send(self, request: bytes, flight: Flight) -> None:
+    def send(self, flight: Flight) -> None:
         assert self.flight is None
         assert self._transport is not None
         self.flight = flight
-        self._transport.write(request)
+        self.forwarded_for = self.forwarded_for or flight.post.forwarded_for
+        self._transport.write(self._target.request(flight.post, self.forwarded_for))
 
     def abort(self) -> None:
         """Ends at once; ``closed`` follows."""

@@ -19,7 +19,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tracefwd.generator.connection import Connection, Flight, Target
+from tracefwd.generator.connection import AnyConnection, Connection, Flight, Target
+from tracefwd.generator.encodings import encoder
 from tracefwd.generator.posts import Post, Posts
 from tracefwd.generator.report import Report
 
@@ -50,6 +51,7 @@ class GenOptions:
     seed: int
     json: bool
     closed: bool = False
+    protocol: str = "zipkin-json"
 
 
 def check(options: GenOptions) -> Target:
@@ -60,7 +62,7 @@ def check(options: GenOptions) -> Target:
         raise ValueError(f"--seconds {options.seconds:g} must be above 0")
     if not 1 <= options.connections <= 20_000:
         raise ValueError(f"--connections {options.connections} must be between 1 and 20000")
-    return Target(options.to)
+    return Target(options.to, options.protocol)
 
 
 async def generate(
@@ -156,14 +158,15 @@ class _Load:
             seed=options.seed,
             epoch_us=_wall_us(),
             spans_max=round(options.rate * options.seconds) if bounded else None,
+            encode=encoder(options.protocol),
         )
         # Kept connections by slot; "opening" is a slot whose connection is on its way.
-        self._kept: list[Connection | None] = [None] * options.connections
+        self._kept: list[AnyConnection | None] = [None] * options.connections
         self._opening: set[int] = set()
         self._extra = 0
-        self._open: set[Connection] = set()
+        self._open: set[AnyConnection] = set()
         # Insertion-ordered: the connection used last is taken first, as Envoy's pools do.
-        self._idle: dict[Connection, None] = {}
+        self._idle: dict[AnyConnection, None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._change = asyncio.Event()
         self._started = 0.0
@@ -295,16 +298,14 @@ class _Load:
             return False
         return True
 
-    def _send(self, connection: Connection, flight: Flight) -> None:
+    def _send(self, connection: AnyConnection, flight: Flight) -> None:
         report = self.report
         flight.sent = time.perf_counter()
         if flight.sent - flight.due > LATE_S:
             report.late_posts += 1
         report.posts += 1
         report.sent += flight.post.spans
-        post = flight.post
-        connection.forwarded_for = connection.forwarded_for or post.forwarded_for
-        connection.send(self._target.request(post, connection.forwarded_for), flight)
+        connection.send(flight)
 
     def _start_opening(self, slot: int | None, flight: Flight | None) -> None:
         if slot is None:
@@ -318,12 +319,9 @@ class _Load:
 
     async def _open_one(self, slot: int | None, flight: Flight | None) -> None:
         """Open a connection and send ``flight`` over it, which is lost if that fails."""
-        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(POST_TIMEOUT_S):
-                _, connection = await loop.create_connection(
-                    lambda: Connection(self, slot), self._target.host, self._target.port
-                )
+                connection = await self._connect(slot)
         except OSError as error:  # TimeoutError is one
             await self._refused(slot, flight, error)
             return
@@ -344,6 +342,19 @@ class _Load:
             else:
                 self._idle[connection] = None
         self._change.set()
+
+    async def _connect(self, slot: int | None) -> AnyConnection:
+        target = self._target
+        if target.protocol == "otlp-grpc":
+            from tracefwd.generator.grpc_connection import GrpcConnection
+
+            over_grpc = GrpcConnection(target, self, slot)
+            await over_grpc.open()
+            return over_grpc
+        _, connection = await asyncio.get_running_loop().create_connection(
+            lambda: Connection(target, self, slot), target.host, target.port
+        )
+        return connection
 
     async def _refused(self, slot: int | None, flight: Flight | None, error: OSError) -> None:
         reason = error.strerror or str(error) or type(error).__name__
@@ -378,14 +389,14 @@ class _Load:
 
     # --- what connections tell -------------------------------------------------------------------
 
-    def answered(self, connection: Connection, flight: Flight, status: int) -> None:
+    def answered(self, connection: AnyConnection, flight: Flight, status: int) -> None:
         now = time.perf_counter()
         report = self.report
         report.in_flight -= 1
         report.latencies.add(now - flight.due)
         report.answers.add(now - flight.sent)
         report.statuses[status] = report.statuses.get(status, 0) + 1
-        if status == 202:
+        if status == self._target.taken:
             report.acked += flight.post.spans
         else:
             report.non_202 += 1
@@ -395,12 +406,12 @@ class _Load:
             self._idle[connection] = None
         self._change.set()
 
-    def closed(self, connection: Connection, flight: Flight | None) -> None:
+    def closed(self, connection: AnyConnection, flight: Flight | None) -> None:
         self._lose(flight)
         self._forget(connection)
         self._change.set()
 
-    def _forget(self, connection: Connection) -> None:
+    def _forget(self, connection: AnyConnection) -> None:
         """Once; later calls find nothing to do."""
         self._idle.pop(connection, None)
         if connection not in self._open:

@@ -16,6 +16,7 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 from tracefwd.generator import mesh
+from tracefwd.generator.encodings import Encode
 
 # Envoy's defaults, tracing.zipkin.min_flush_spans and flush_interval_ms.
 POST_SPANS = 5
@@ -110,11 +111,18 @@ class Posts:
     """An endless (or, with ``spans_max``, exactly that long) stream of posts; traces are always whole.
 
     ``connections`` kept connections are dealt out to the worker threads of as many Envoys; with fewer than there
-    are workloads, some share.  ``epoch_us`` keeps the ids of two runs with one seed apart.
+    are workloads, some share.  ``epoch_us`` keeps the ids of two runs with one seed apart.  ``encode`` makes another
+    format of the bodies, which are JSON.
     """
 
     def __init__(
-        self, *, connections: int, seed: int, epoch_us: int, spans_max: int | None = None
+        self,
+        *,
+        connections: int,
+        seed: int,
+        epoch_us: int,
+        spans_max: int | None = None,
+        encode: Encode | None = None,
     ) -> None:
         rng = random.Random(seed)  # noqa: S311 - traffic, not secrets
         self._scripts = _prepare(mesh.scripts(rng))
@@ -124,6 +132,7 @@ class Posts:
         self._users = cycle([b"203.0.113.%d" % host for host in range(1, 255)])
         self._ids = _Ids(random.Random(f"{seed} {epoch_us}"))  # noqa: S311
         self._left = spans_max
+        self._encode = encode
         self._holding: dict[_Thread, None] = {}
         self._ready: deque[Post] = deque()
 
@@ -134,7 +143,7 @@ class Posts:
             ended = self._left == 0
             if oldest is not None and (ended or now_us - oldest.opened_us >= FLUSH_US):
                 del self._holding[oldest]
-                return _post(oldest)
+                return self._post(oldest)
             if ended:
                 return None
             self._trace(now_us)
@@ -179,7 +188,15 @@ class Posts:
                 self._holding[thread] = None
             elif len(spans) == POST_SPANS:
                 del self._holding[thread]
-                self._ready.append(_post(thread))
+                self._ready.append(self._post(thread))
+
+    def _post(self, thread: _Thread) -> Post:
+        spans = thread.spans
+        thread.spans = []
+        body = b"[" + b",".join(spans) + b"]"
+        if self._encode is not None:
+            body = self._encode(body)
+        return Post(thread.connection, len(spans), thread.address, body)
 
     def _script(self) -> tuple[list[_Render], int, int]:
         left = self._left
@@ -229,10 +246,3 @@ def _threads(connections: int, rng: random.Random) -> list[list[_Thread]]:
             threads[-1].append(_Thread(number % connections, address, pod))
             number += 1
     return threads
-
-
-def _post(thread: _Thread) -> Post:
-    spans = thread.spans
-    thread.spans = []
-    body = b"[" + b",".join(spans) + b"]"
-    return Post(thread.connection, len(spans), thread.address, body)

@@ -110,7 +110,7 @@ class Report:
             f" p99 {self.answers.percentile_ms(0.99):.1f} ms)"
         )
         yield (
-            f"posts not answered 202: {self.non_202:,}, without an answer: {self.unanswered:,},"
+            f"posts not taken: {self.non_202:,}, without an answer: {self.unanswered:,},"
             f" without a connection: {self.connect_errors + self.overflowed:,};"
             f" sent late: {self.late_posts:,}"
         )

@@ -114,7 +114,10 @@ def finish(draft: Draft, shared: Shared, mends: Mends, *, as_the_proxy: bool) ->
     if kind is None:
         _tell_kind(draft, mends, as_the_proxy=as_the_proxy)
     if draft.status == STATUS_ERROR:
-        tags.setdefault("error", "true")
+        # Envoy's status follows OpenTelemetry's rules for clients (4xx, every gRPC code).  What it holds for an error
+        # it says in the attribute, as by Zipkin; the rest is the mapping's affair, whichever way a span came.
+        if tags.get("component") != "proxy":
+            tags.setdefault("error", "true")
         if draft.status_message:
             tags["otel.status_description"] = draft.status_message
     _tell_dropped(draft)

@@ -47,6 +47,8 @@ RUN_FLAGS = {
 }
 
 
+# The keys of generator.connection.PROTOCOLS, likewise.
+GEN_PROTOCOLS = ("zipkin-json", "zipkin-proto", "otlp-http", "otlp-grpc")
 # The values of model.Signal, which would cost every --help an import.
 SIGNALS = ("spans", "span_logs", "points", "distributions")
 
@@ -92,11 +94,20 @@ def add_demo(parser: Parser) -> None:
     parser.add_argument(
         "--rate", metavar="R", type=_above_zero, default=500.0, help="spans per second (500)"
     )
+    parser.add_argument(
+        "--otlp", action="store_true", help="the mesh exports by OTLP over gRPC instead of Zipkin"
+    )
 
 
 def add_gen(parser: Parser) -> None:
     add = parser.add_argument
-    add("--to", metavar="URL", required=True, help="Zipkin endpoint, http://HOST:9411")
+    add("--to", metavar="URL", required=True, help="receiver, http://HOST:9411")
+    add(
+        "--protocol",
+        choices=GEN_PROTOCOLS,
+        default=GEN_PROTOCOLS[0],
+        help=f"what Envoys speak ({GEN_PROTOCOLS[0]})",
+    )
     add(
         "--rate",
         metavar="SPANS_PER_SECOND",

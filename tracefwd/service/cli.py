@@ -94,7 +94,7 @@ def _load_checked(arguments: argparse.Namespace) -> "Loaded":
 def _demo(arguments: argparse.Namespace) -> int:
     from tracefwd.service import demo
 
-    return demo.run(arguments.seconds, arguments.rate)
+    return demo.run(arguments.seconds, arguments.rate, arguments.otlp)
 
 
 def _gen(arguments: argparse.Namespace) -> int:
@@ -109,6 +109,7 @@ def _gen(arguments: argparse.Namespace) -> int:
         connections=arguments.connections,
         seed=arguments.seed,
         json=arguments.json,
+        protocol=arguments.protocol,
     )
     return load.run(options)
 

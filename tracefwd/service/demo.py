@@ -34,31 +34,35 @@ SCRAPE_INTERVAL = "1s"
 _LOOPBACK = "127.0.0.1:0"
 
 
-def run(seconds: float | None, rate: float) -> int:
+def run(seconds: float | None, rate: float, otlp: bool = False) -> int:
     """Until ``seconds`` are over or SIGINT or SIGTERM arrives; the exit code.
 
-    ``rate`` in spans per second.  Raises ``StartError`` when a part cannot start.
+    ``rate`` in spans per second; ``otlp``: over gRPC instead of Zipkin's API.  Raises ``StartError`` when a part cannot
+    start.
     """
     with asyncio.Runner() as runner:
-        return runner.run(_demo(math.inf if seconds is None else seconds, rate))
+        return runner.run(_demo(math.inf if seconds is None else seconds, rate, otlp=otlp))
 
 
-async def _demo(seconds: float, rate: float) -> int:
+async def _demo(seconds: float, rate: float, *, otlp: bool) -> int:
     screen = Screen()
     stop = asyncio.Event()
     async with _stand_in() as emulator, _prometheus() as prometheus_url:
-        loaded = config.load(None, {}, _flags(emulator, prometheus_url))
+        flags = _flags(emulator, prometheus_url) | ({"--otlp-grpc": _LOOPBACK} if otlp else {})
+        loaded = config.load(None, {}, flags)
         logs.configure(loaded.settings.service)
         service = Service(loaded)
         await service.start()
         try:
             _obey_signals(service, stop)
+            exported_to = service.otlp_grpc_url if otlp else ""
             for line in where_to_look(
-                service.intake_url, service.admin_url, emulator.url, prometheus_url
+                service.intake_url, service.admin_url, emulator.url, prometheus_url, exported_to
             ):
                 screen.line(line)
             options = GenOptions(
-                to=service.intake_url,
+                to=exported_to or service.intake_url,
+                protocol="otlp-grpc" if otlp else "zipkin-json",
                 rate=rate,
                 seconds=seconds,
                 connections=CONNECTIONS,
@@ -214,12 +218,21 @@ def scraped_points(samples: metrics.Samples) -> float:
 
 
 def where_to_look(
-    intake_url: str, admin_url: str, stand_in_url: str, prometheus_url: str
+    intake_url: str,
+    admin_url: str,
+    stand_in_url: str,
+    prometheus_url: str,
+    otlp_grpc_url: str = "",
 ) -> Iterator[str]:
-    address = intake_url.removeprefix("http://")
+    address = (otlp_grpc_url or intake_url).removeprefix("http://")
     yield "tracefwd demo: a mesh's sidecars post their spans to a forwarder, it delivers to a stand-in for Wavefront"
-    yield f"  intake     {intake_url}/api/v2/spans"
-    yield f"  in Istio   meshConfig.defaultConfig.tracing.zipkin.address: {address}"
+    if otlp_grpc_url:
+        host, _, port = address.rpartition(":")
+        yield f"  intake     {address} (OTLP over gRPC)"
+        yield f"  in Istio   meshConfig.extensionProviders[].opentelemetry: service {host}, port {port}"
+    else:
+        yield f"  intake     {intake_url}/api/v2/spans"
+        yield f"  in Istio   meshConfig.defaultConfig.tracing.zipkin.address: {address}"
     yield f"  scraped    {prometheus_url}"
     yield f"  metrics    {admin_url}/metrics"
     yield f"  ledger     {admin_url}/ledger"
