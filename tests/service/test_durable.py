@@ -7,6 +7,7 @@ free.
 import asyncio
 import errno
 import os
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from random import Random
@@ -554,6 +555,40 @@ async def test_memory_leaves_journals_to_others(
     world.sink.calm()
     heir = await world.body()
     await heir.delivers(4)
+
+
+@pytest.mark.parametrize("jump_s", [-86_400, -3, 3_600])
+async def test_a_wall_clock_that_jumps_loses_and_doubles_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch, jump_s: int
+) -> None:
+    """While a worker lives, and again between two; lines are in the spool, in the journal, and RED in its log."""
+    real_ns, jumps = time.time_ns, 0
+
+    def time_ns() -> int:
+        return real_ns() + jumps * jump_s * 1_000_000_000
+
+    monkeypatch.setattr(time, "time_ns", time_ns)
+    monkeypatch.setattr(time, "time", lambda: time_ns() / 1e9)
+    world.sink.trouble((sinks.BUSY,))
+    one = await world.body(spool={"after": 0.02})
+    await one.post(world.spans(20))
+    await one.until(lambda: one.durable.store.shelf("primary/spans").items == 20)
+    jumps += 1
+    await one.post(world.spans(20))
+    await one.die()
+    for _ in range(2):
+        jumps += 1
+        heir = await world.body()
+        await heir.post(world.spans(20))
+        await heir.die()
+    world.sink.calm()
+    heir = await world.body()
+    await heir.delivers(80)
+    await heir.tick()
+    await heir.leave()
+    assert heir.ledger["dropped"] == {}
+    assert (len(world.sink.first), world.red()) == (80, 80)
+    assert world.sink.again == []
 
 
 async def test_tees_and_failovers_keep_their_history(world: World) -> None:
