@@ -21,7 +21,7 @@ from tests.chaos.judge import gaps
 from tests.chaos.sink import Sink
 from tests.spool.faulty_disk import FaultyDisk
 from tracefwd.compose import make_pipeline
-from tracefwd.model import Answer, HeldAnswer
+from tracefwd.model import Answer, HeldAnswer, Signal
 from tracefwd.service.durable import Durable
 from tracefwd.service.worker_parts import make_targets
 from tracefwd.settings import (
@@ -251,10 +251,13 @@ async def test_only_what_was_under_way_counts_as_maybe_doubled(world: World) -> 
 
 async def test_what_an_answer_has_turned_down_is_not_maybe_doubled(world: World) -> None:
     world.sink.trouble((sinks.BUSY,))
-    one = await world.body()
+    patient = {"retry": RetrySettings(backoff_base=10.0, backoff_max=10.0)}
+    one = await world.body(exporter=patient)
     await one.post(world.spans(10))
-    await one.until(lambda: one.targets[0].problems())
-    await asyncio.sleep(0.02)
+    lane = one.targets[0]._lanes[Signal.SPANS]
+    await one.until(lambda: lane._held.waits)
+    # The turn in which that was heard is put down.
+    await asyncio.sleep(0.01)
     await one.die()
     world.sink.calm()
     heir = await world.body()
