@@ -57,7 +57,8 @@ def compared(found: list[Object]) -> dict[tuple[str, str], Object]:
             spec = each["spec"]["template"]["spec"]
             spec["volumes"].sort(key=lambda volume: str(volume["name"]))
             [container] = spec["containers"]
-            container["volumeMounts"].sort(key=lambda mount: str(mount["name"]))
+            for several in ("volumeMounts", "env", "ports"):
+                container.get(several, []).sort(key=lambda entry: str(entry["name"]))
         by_name[each["kind"], each["metadata"]["name"]] = each
     return by_name
 
@@ -79,6 +80,16 @@ def test_the_chart_renders_what_kustomize_renders(overlay: str) -> None:
     assert sorted(chart) == sorted(kustomized)
     for name, each in kustomized.items():
         assert chart[name] == each, name
+
+
+@needs_tools
+@pytest.mark.parametrize("overlay", ["proxy", "sidecar"])
+def test_the_chart_s_switches_are_kustomize_s_components(overlay: str) -> None:
+    values = dict(render.VALUES["components"])
+    if overlay == "sidecar":
+        values = {"otlp": {"enabled": True}, **render.VALUES["sidecar"]}
+    chart = compared(objects(render.chart(values)))
+    assert chart == compared(objects(render.with_components(overlay)))
 
 
 @needs_tools

@@ -20,9 +20,15 @@ def test_envoys_configured_by_our_files_report_every_span(
     spans = REQUESTS * SPANS_PER_REQUEST
     with (
         stand_in(tmp_path) as wavefront,
-        forwarder(tmp_path, wavefront.proxy, red={"interval": "1s"}) as part,
+        forwarder(
+            tmp_path, [*wavefront.proxy, "--otlp-grpc", "127.0.0.1:0"], red={"interval": "1s"}
+        ) as part,
     ):
-        with RecordedMesh(name, envoy, tmp_path, [Collector(part.host, part.port)]) as mesh:
+        where = Collector(part.host, part.port)
+        if name.endswith("grpc"):
+            port = part.process.find(r"OTLP over gRPC 127\.0\.0\.1:(\d+)")[1]
+            where = Collector(part.host, int(port))
+        with RecordedMesh(name, envoy, tmp_path, [where]) as mesh:
             for _ in range(REQUESTS):
                 assert mesh.get(ORDINARY.path) == ORDINARY.status
             mesh.all_sent(spans)

@@ -25,13 +25,21 @@ def quantity(text: str) -> int:
 
 @pytest.fixture(scope="module")
 def rendered() -> dict[str, list[Object]]:
-    return {name: objects(render.kustomized(render.OVERLAYS / name)) for name in render.names()} | {
-        f"chart {name}": objects(render.chart(values)) for name, values in render.VALUES.items()
-    }
+    texts = {name: render.kustomized(render.OVERLAYS / name) for name in render.names()}
+    texts |= {f"{name} and components": render.with_components(name) for name in render.COMPONENTS}
+    texts |= {f"chart {name}": render.chart(values) for name, values in render.VALUES.items()}
+    return {way: objects(text) for way, text in texts.items()}
 
 
-WAYS = [*render.names(), *(f"chart {name}" for name in render.VALUES)]
-SPAN_WAYS = [*SPANS, *(f"chart {name}" for name in render.VALUES)]
+SPAN_WAYS = [
+    *SPANS,
+    *(f"{name} and components" for name in render.COMPONENTS),
+    *(f"chart {name}" for name in render.VALUES),
+]
+WAYS = [*(name for name in render.names() if name not in SPANS), *SPAN_WAYS]
+INJECTED = {"sidecar", "sidecar and components", "chart sidecar", "chart everything"}
+# appProtocol by port: what is no HTTP/1.1 must say so to Istio.
+PROTOCOLS = {9411: "http", 9412: "http", 4317: "grpc", 4318: "http"}
 
 
 def settings_of(found: list[Object], folder: Path) -> Settings:
@@ -48,7 +56,10 @@ def settings_of(found: list[Object], folder: Path) -> Settings:
             for name, text in source["data"].items():
                 (where / name).write_text(text.replace("/var/run", f"{folder}/var/run"))
         if "secret" in volume:
-            for name in secret(found, volume["secret"]["secretName"]):
+            # The console's is an operator's own.
+            own = volume["name"] == "console"
+            names = ["token"] if own else secret(found, volume["secret"]["secretName"])
+            for name in names:
                 (where / name).write_text("a-token")
     command, *flags = [
         word.replace("/etc/", f"{folder}/etc/").replace("/var/spool", f"{folder}/var/spool")
@@ -60,7 +71,10 @@ def settings_of(found: list[Object], folder: Path) -> Settings:
     parsed = parser.parse_args(flags)
     # TRACEFWD_PORT and its like, which Kubernetes would set, must change nothing.
     environment = {"TRACEFWD_PORT": "tcp://10.96.0.7:9411", "TRACEFWD_SERVICE_HOST": "10.96.0.7"}
-    environment |= {each["name"]: each["value"] for each in container.get("env", ())}
+    environment |= {
+        each["name"]: each["value"].replace("/var/run", f"{folder}/var/run")
+        for each in container.get("env", ())
+    }
     return config.load(parsed.config, environment, cli._flags(parsed)).settings
 
 
@@ -105,8 +119,16 @@ def test_arguments_and_configuration_are_what_run_takes(
     # Probes and Prometheus come to the pod's address.
     assert settings.admin.listen == f"0.0.0.0:{ports['admin']}"
     assert settings.receiver.listen == f"0.0.0.0:{ports['http-zipkin']}"
+    otlp = settings.receiver.otlp
+    for name, listen in (("grpc-otlp", otlp.grpc.listen), ("http-otlp", otlp.http.listen)):
+        assert listen == (f"0.0.0.0:{ports[name]}" if name in ports else "")
     service = one(found, "Service")
     assert {port["targetPort"]: port["port"] for port in service["spec"]["ports"]} == ports
+    for port in service["spec"]["ports"]:
+        assert port["appProtocol"] == PROTOCOLS[port["port"]]
+        # Istio takes a name's beginning for the protocol, too.
+        is_http2 = port["name"].startswith(("http2", "grpc", "h2c"))
+        assert is_http2 == (PROTOCOLS[port["port"]] == "grpc")
     assert settings.service.workers == 1, "requests and volumes are for one"
     probes = {kind: container[f"{kind}Probe"]["httpGet"] for kind in ("startup", "liveness")}
     probes["readiness"] = container["readinessProbe"]["httpGet"]
@@ -294,13 +316,15 @@ def test_the_network_policy_lets_pass_what_is_configured(
     for rule in spec["ingress"]:
         assert rule["from"], "an empty list lets everybody in"
     [spans, metrics] = spec["ingress"]
-    assert [port["port"] for port in spans["ports"]] == [9411]
+    [container] = workload(rendered[way])["spec"]["template"]["spec"]["containers"]
+    ports = {port["containerPort"] for port in container["ports"]}
+    assert {port["port"] for port in spans["ports"]} == ports - {9412}
     assert [port["port"] for port in metrics["ports"]] == [9412]
     out = {port["port"] for rule in spec["egress"] for port in rule["ports"]}
     [target] = settings_of(rendered[way], tmp_path).exporter.targets
     urls = [target.url] if target.kind == "direct" else [target.traces, target.metrics]
     needed = {int((re.search(r":(\d+)$", url) or [0, 443])[1]) for url in urls} | {53}
-    is_injected = way in ("sidecar", "chart sidecar")
+    is_injected = way in INJECTED
     assert out == needed | ({15012} if is_injected else set())
 
 
@@ -309,7 +333,7 @@ def test_the_network_policy_lets_pass_what_is_configured(
 def test_a_sidecar_is_there_only_where_it_is_asked_for(
     way: str, rendered: dict[str, list[Object]]
 ) -> None:
-    is_injected = way in ("sidecar", "chart sidecar")
+    is_injected = way in INJECTED
     labels = workload(rendered[way])["spec"]["template"]["metadata"]["labels"]
     assert labels["sidecar.istio.io/inject"] == str(is_injected).lower()
     kinds = {each["kind"] for each in rendered[way] if "istio.io" in each["apiVersion"]}
@@ -339,26 +363,19 @@ def test_a_changed_configuration_or_token_is_a_rollout() -> None:
 
 
 @needs_tools
-def test_scaling_on_spans_is_one_line_in_an_overlay(tmp_path: Path) -> None:
-    kubernetes = render.DEPLOY / "kubernetes"
-    folder = tmp_path / "kubernetes"
-    for part in ("base", "overlays/proxy", "components"):
-        for file in sorted((kubernetes / part).rglob("*.yaml")):
-            copy = folder / file.relative_to(kubernetes)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            copy.write_text(file.read_text())
-    overlay = folder / "overlays/proxy/kustomization.yaml"
-    line = re.search(
-        r"^#   (components: .*)$",
-        (kubernetes / "components/scale-on-spans/kustomization.yaml").read_text(),
-        re.MULTILINE,
-    )
-    assert line
-    overlay.write_text(f"{overlay.read_text()}{line[1]}\n")
-    found = objects(render.run(render.KUBECTL, "kustomize", overlay.parent))
-    scaler = one(found, "HorizontalPodAutoscaler")
+def test_scaling_on_spans_stands_beside_cpu(rendered: dict[str, list[Object]]) -> None:
+    scaler = one(rendered["proxy and components"], "HorizontalPodAutoscaler")
     assert [metric["type"] for metric in scaler["spec"]["metrics"]] == ["Resource", "Pods"]
-    kubernetes_validate.validate(scaler, RELEASES[1], strict=True)
+
+
+@needs_tools
+def test_the_console_is_off_until_a_token_is_named(
+    rendered: dict[str, list[Object]], tmp_path: Path
+) -> None:
+    for way in SPAN_WAYS:
+        named_one = settings_of(rendered[way], tmp_path / way).admin.token_file
+        has = way in ("proxy and components", "durable and components", "chart components")
+        assert bool(named_one) == has, way
 
 
 def test_the_image_has_the_package_s_version() -> None:

@@ -58,7 +58,8 @@ def test_runs_with_a_read_only_root_and_no_rights(tmp_path: Path) -> None:
         config["exporter"]["targets"] = [target]
         config["spool"]["folder"] = str(spool)
         config["admin"]["listen"] = "127.0.0.1:0"
-        config["receiver"] = {"listen": "127.0.0.1:0"}
+        otlp = {kind: {"listen": "127.0.0.1:0"} for kind in ("grpc", "http")}
+        config["receiver"] = {"listen": "127.0.0.1:0", "otlp": otlp}
         config["service"]["pre_stop_delay"] = "0s"
         file = tmp_path / "tracefwd.yaml"
         file.write_text(yaml.safe_dump(config))

@@ -58,6 +58,8 @@ def say(text: str) -> None:
 def ways() -> Iterator[tuple[str, str]]:
     for name in render.names():
         yield f"overlay {name}", render.kustomized(render.OVERLAYS / name)
+    for name in render.COMPONENTS:
+        yield f"overlay {name} and components", render.with_components(name)
     for name, values in render.VALUES.items():
         yield f"chart {name}", render.chart(values)
 
@@ -294,7 +296,7 @@ def main() -> None:
                 ("trap", lambda: check_trap(cluster, folder)),
             ]
             # For istiod: the app, and tracefwd's real Service.
-            cluster.apply(render.kustomized(render.OVERLAYS / "proxy"))
+            cluster.apply(render.with_components("proxy"))
             cluster.apply(yaml.safe_dump(APP))
             for title, step in steps:
                 say(title)

@@ -38,6 +38,11 @@ VALUES: Mapping[str, Object] = {
         }
     },
     "durable": {"durable": {"enabled": True}, "spool": {"bytesMax": "4GiB"}},
+    "components": {
+        "autoscaling": {"spansPerSecond": 5000},
+        "otlp": {"enabled": True},
+        "console": {"existingSecret": "tracefwd-console"},
+    },
     "sidecar": {"sidecar": {"enabled": True}},
     "everything": {
         "image": {"repository": "registry.example/tracefwd", "tag": "1", "pullPolicy": "Always"},
@@ -45,6 +50,8 @@ VALUES: Mapping[str, Object] = {
         "autoscaling": {"minReplicas": 3, "maxReplicas": 30, "spansPerSecond": 5000},
         "config": {"sampling": {"rate": 0.5}, "red": {"tags": ["tier"]}},
         "networkPolicy": {"from": [{"ipBlock": {"cidr": "10.1.0.0/16"}}]},
+        "otlp": {"enabled": True},
+        "sidecar": {"enabled": True},
         "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
         "podAnnotations": {"example.com/owner": "observability"},
         "podLabels": {"team": "observability"},
@@ -86,6 +93,26 @@ def kustomized(folder: Path, *, token: str = "a-token") -> str:
         shutil.copytree(DEPLOY, Path(copy) / "deploy", ignore=ignore)
         (Path(copy) / "deploy/kubernetes/overlays/direct/token").write_text(token)
         return run(KUBECTL, "kustomize", Path(copy) / folder.relative_to(ROOT))
+
+
+# Kustomize's components, each one line in an overlay of one's own, on the overlays that they are for.
+COMPONENTS: Mapping[str, tuple[str, ...]] = {
+    "proxy": ("scale-on-spans", "otlp", "console"),
+    "durable": ("otlp", "console"),
+    "sidecar": ("otlp",),
+}
+
+
+def with_components(overlay: str) -> str:
+    """An overlay of somebody's own, which takes all the components that it can."""
+    with tempfile.TemporaryDirectory() as copy:
+        shutil.copytree(DEPLOY, Path(copy) / "deploy", ignore=shutil.ignore_patterns("token"))
+        own = Path(copy) / "deploy" / "kubernetes" / "overlays" / "own"
+        own.mkdir()
+        components = [f"../../components/{name}" for name in COMPONENTS[overlay]]
+        content = {"resources": [f"../{overlay}"], "components": components}
+        (own / "kustomization.yaml").write_text(yaml.safe_dump(content))
+        return run(KUBECTL, "kustomize", own)
 
 
 def chart(values: Object | None = None, *, release: str = "tracefwd") -> str:
