@@ -20,7 +20,8 @@ from tracefwd.model import Decoded, Mapped, Payload, Span, WavefrontSpan
 
 EXAMINED_PER_S = 500
 TAPPED_PER_S = 5_000
-# Samples a second of each sort, per worker; each costs some 40 us.
+# Samples a second of each sort, per worker; each costs some 40 us.  What was not taken is saved up for ``_SAVED_S``, so
+# that of little traffic nothing is missed.
 _QUOTA = {
     "recent": 4,
     "error": 2,
@@ -30,6 +31,7 @@ _QUOTA = {
     "changed": 1,
     "blocked": 1,
 }
+_SAVED_S = 10
 # A larger body is not taken apart for the bytes of one of its spans.
 _BODY_BYTES_MAX = 2**18
 # The threshold of slowness follows the 99th percentile; before this it is not settled.
@@ -69,7 +71,7 @@ class Watch:
         self._examined = 0
         self._edged = 0
         self._budget = EXAMINED_PER_S
-        self._quota = dict(_QUOTA)
+        self._quota = {sort: number * _SAVED_S for sort, number in _QUOTA.items()}
         self._seen = Seen()
         self._edges = EdgeCounts()
         self._slow_us = 1_000.0
@@ -119,7 +121,8 @@ class Watch:
         self._each = max(1, -(-self._spans * 10 // (self._budget * 9)))
         self._skip = min(self._skip, 2 * self._each)
         self._spans = self._examined = self._edged = 0
-        self._quota = dict(_QUOTA)
+        for sort, number in _QUOTA.items():
+            self._quota[sort] = min(self._quota[sort] + number, number * _SAVED_S)
         self._fill()
         return seen
 

@@ -52,7 +52,7 @@ class Admin:
         settings = service.loaded.settings.admin
         self._credentials = Credentials(settings, "admin", demands=False)
         access = Access(settings, self._credentials, is_loopback=is_loopback)
-        application = web.Application(middlewares=[access.guard(_refusal)])
+        application = self.application = web.Application(middlewares=[access.guard(_refusal)])
         Api(service, service.views, access).add_to(application.router)
         for path, page in {
             "/": self._index,

@@ -22,7 +22,7 @@ from tracefwd.service.masking import mask_url
 
 AGAIN_S = 2.0
 _CONNECT_S = 5.0
-# The forwarder says something each second; a stream that is silent for so long is dead.
+# A stream says something every few seconds; one that is silent for so long is dead.
 SILENCE_S = 15.0
 # A document of ten thousand operations has 5 MB.
 _EVENT_BYTES_MAX = 32 * 2**20
@@ -115,9 +115,8 @@ class AdminClient:
         raise AdminError("the connection has ended", is_passing=True)
 
     async def lines(self, path: str, query: Mapping[str, str]) -> AsyncIterator[bytes]:
-        """Lines of a stream, likewise; a tap may be silent for as long as nothing matches."""
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S)
-        async with self._open(path, query, timeout=timeout) as answer:
+        """Lines of a stream, likewise; an empty one says that there is nothing to say."""
+        async with self._open(path, query) as answer:
             buffer = b""
             async for piece in answer.content.iter_any():
                 *whole, buffer = (buffer + piece).split(b"\n")
@@ -127,13 +126,11 @@ class AdminClient:
 
     @asynccontextmanager
     async def _open(
-        self, path: str, query: Mapping[str, str], **options: Any
+        self, path: str, query: Mapping[str, str]
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         url = self._where.url + path
         try:
-            async with self._session.get(
-                url, params=query, allow_redirects=False, **options
-            ) as answer:
+            async with self._session.get(url, params=query, allow_redirects=False) as answer:
                 if answer.status != 200:
                     raise await _refusal(answer)
                 yield answer

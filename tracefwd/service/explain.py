@@ -73,7 +73,9 @@ def explain(settings: "Settings", body: bytes) -> Iterator[dict[str, Any]]:
                 "fields": [vars(fate) for fate in fates],
             }
         for span, out in zip(decoded.spans, mapped.spans, strict=False):
-            lines = b"".join(payload.data for payload in writer.write([out])).decode().splitlines()
+            # A name may hold other characters that end a line for ``splitlines``.
+            written = b"".join(payload.data for payload in writer.write([out])).decode()
+            lines = written.rstrip("\n").split("\n")
             policy = "" if parts.sampler is None else parts.sampler.judge(out)
             yield {
                 "span": out.span_id,
@@ -349,7 +351,7 @@ def _red(out: WavefrontSpan) -> list[str]:
     point = RedPoint(key, 1, int(out.error), out.duration_us // 1000, [], [])
     lines = [payload.data.decode() for payload in LineWriter().write_red([point], 0)]
     stem = naming.clean_stem(out.identity.application, out.identity.service, out.name)
-    shown = [line.split(" 0 ", 1) for text in lines for line in text.splitlines()]
+    shown = [line.split(" 0 ", 1) for text in lines for line in text.rstrip("\n").split("\n")]
     counters = [f"{name.rpartition(' ')[0]} {rest}" for name, rest in shown]
     return [
         *counters,

@@ -10,7 +10,7 @@
 import asyncio
 import json
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -25,6 +25,8 @@ from tracefwd.service.control import Look
 
 # What a browser waits before it comes again.
 RETRY_MS = 2_000
+# How often a silent stream looks whether its reader is still there, and says that it is.
+LOOK_S, ALIVE_S = 1.0, 5.0
 
 
 class EventStream:
@@ -99,10 +101,11 @@ class TapStream:
 
 
 class Streams:
-    """All open ones.  ``look`` says what workers should look at for them."""
+    """All open ones.  ``look`` says what workers should look at for them; ``changed`` hears when that may differ."""
 
-    def __init__(self, masks: Masks) -> None:
+    def __init__(self, masks: Masks, changed: Callable[[], None]) -> None:
         self.masks = masks
+        self._changed = changed
         self.skipped_events = 0
         self.missed_spans = 0
         self.red_wanted = False
@@ -176,15 +179,30 @@ class Streams:
         for name, document in first:
             stream.put(name, event(name, document))
         return await self._serve(
-            request, self._events, stream, "text/event-stream", b"retry: %d\n\n" % RETRY_MS
+            request,
+            self._events,
+            stream,
+            "text/event-stream",
+            head=b"retry: %d\n\n" % RETRY_MS,
+            alive=b":\n\n",
         )
 
     async def serve_tap(self, request: web.Request, wish: TapWish) -> web.StreamResponse:
-        return await self._serve(request, self._taps, TapStream(wish), "application/x-ndjson", b"")
+        return await self._serve(
+            request, self._taps, TapStream(wish), "application/x-ndjson", head=b"", alive=b"\n"
+        )
 
     async def _serve(
-        self, request: web.Request, place: set[Any], stream: Any, content_type: str, head: bytes
+        self,
+        request: web.Request,
+        place: set[Any],
+        stream: Any,
+        content_type: str,
+        *,
+        head: bytes,
+        alive: bytes,
     ) -> web.StreamResponse:
+        """``alive`` is what a reader gets now and then while there is nothing to say."""
         if self.number >= STREAMS_MAX:
             raise ApiError(
                 503, "too_many_streams", f"{STREAMS_MAX} streams are open", "close some, or wait"
@@ -196,20 +214,28 @@ class Streams:
         assert task is not None
         self._tasks.add(task)
         place.add(stream)
+        self._changed()
         try:
             async with asyncio.timeout(STREAM_STALL_S):
                 await answer.prepare(request)
                 await answer.write(head)
-            while True:
-                text = await stream.take()
-                async with asyncio.timeout(STREAM_STALL_S):
-                    await answer.write(text)
+            silent_s = 0.0
+            # Whoever leaves is noticed by a write, or within a second.
+            while request.transport is not None and not request.transport.is_closing():
+                text = await _within(stream.take(), LOOK_S)
+                silent_s = 0.0 if text else silent_s + LOOK_S
+                if not text and silent_s >= ALIVE_S:
+                    text, silent_s = alive, 0.0
+                if text:
+                    async with asyncio.timeout(STREAM_STALL_S):
+                        await answer.write(text)
         except (ConnectionError, TimeoutError):
             # Gone, or as good as.
             if request.transport is not None:
                 request.transport.abort()
         finally:
             place.discard(stream)
+            self._changed()
             self._tasks.discard(task)
         return answer
 
@@ -221,6 +247,14 @@ class Streams:
         for task in tasks:
             with suppress(asyncio.CancelledError, Exception):
                 await task
+
+
+async def _within(taking: Coroutine[Any, Any, bytes], seconds: float) -> bytes:
+    """What there is to take by then, or nothing."""
+    try:
+        return await asyncio.wait_for(taking, seconds)
+    except TimeoutError:
+        return b""
 
 
 def event(name: str, document: bytes) -> bytes:

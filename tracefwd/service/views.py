@@ -73,7 +73,7 @@ class Views:
         self._now_s = now_s
         self.started_at = now_s()
         masks = Masks(service.loaded.settings.admin.masked_tags)
-        self.streams = Streams(masks)
+        self.streams = Streams(masks, self._tell_workers)
         self.samples = Samples(masks)
         self._meter = Meter()
         self._history = History()
