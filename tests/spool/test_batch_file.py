@@ -107,6 +107,33 @@ def test_another_slots_files_get_numbers_of_our_own(tmp_path: Path) -> None:
     assert lines == [b"ours\n", b"their first\n", b"their second\n"]
 
 
+def test_that_it_may_have_been_sent_stands_in_its_name_and_goes_with_it(tmp_path: Path) -> None:
+    ours, theirs = folder_at(tmp_path / "a"), folder_at(tmp_path / "b")
+    one = stored(maybe_sent=False)
+    theirs.write(one, b"a\n")
+    theirs.mark(one, sent=True)
+    theirs.mark(one, sent=True)
+    [named] = theirs.names()
+    assert (named.sent, named.name, theirs.read(one.file)) == (True, one.file, b"a\n")
+    ours.take_over(theirs, theirs.names(), 1)
+    [named] = ours.names()
+    found = ours.read_header(named)
+    assert (found.maybe_sent, found.marked, ours.read(found.file)) == (True, True, b"a\n")
+    ours.mark(found, sent=False)
+    [named] = ours.names()
+    assert not ours.read_header(named).maybe_sent
+
+
+def test_a_header_says_whose_entries_it_covers_wherever_the_file_is(tmp_path: Path) -> None:
+    theirs = BatchFolder(tmp_path / "b" / "batches", Disk(), writer="17")
+    theirs.create()
+    theirs.write(stored(), b"a\n")
+    ours = folder_at(tmp_path / "a")
+    ours.take_over(theirs, theirs.names(), 1)
+    found = ours.read_header(ours.names()[0])
+    assert (found.writer, found.seqs) == ("17", [(4, 9), (11, 11)])
+
+
 DATA = b'"op" source="a" 1700000000000 1\n' * 5
 
 
