@@ -37,6 +37,12 @@ class Request(NamedTuple):
     data: bytes
     spans: int
 
+    @property
+    def body(self) -> bytes:
+        """Of the one chunk that an Envoy sends."""
+        chunk = self.data.partition(b"\r\n\r\n")[2].partition(b"\r\n")[2]
+        return chunk.removesuffix(b"\r\n0\r\n\r\n")
+
 
 @dataclass
 class Answers:

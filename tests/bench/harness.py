@@ -8,6 +8,7 @@
 """
 
 import argparse
+import gc
 import json
 import signal
 import statistics
@@ -68,6 +69,9 @@ class Bench(AbstractContextManager["Bench"]):
 
     def __enter__(self) -> Self:
         envoys = self._traffic.envoys(time.time_ns() // 1000)
+        # The collector's pauses over all these requests would be read as the server's.
+        gc.collect()
+        gc.disable()
         self._sink.__enter__()
         self.running = Running(self._server, self._sink.ports)
         try:
@@ -82,6 +86,7 @@ class Bench(AbstractContextManager["Bench"]):
         self._driver.close()
         self.running.__exit__()
         self._sink.__exit__()
+        gc.enable()
 
     def warm_up(self, seconds: float | None = None) -> None:
         """Imports, memo tables, connections; a JVM's compilers.  Not measured."""

@@ -47,12 +47,9 @@ class _Requests:
 
     def __init__(self, encoding: str) -> None:
         traffic = Traffic(encoding, connections=8, spans=POSTS * POST_SPANS)
-        self.wire = [request.data for envoy in traffic.envoys(_NOW_US) for request in envoy]
-        self.bodies = [_body(data) for data in self.wire]
-
-
-def _body(request: bytes) -> bytes:
-    return request.partition(b"\r\n\r\n")[2].partition(b"\r\n")[2].removesuffix(b"\r\n0\r\n\r\n")
+        requests = [request for envoy in traffic.envoys(_NOW_US) for request in envoy]
+        self.wire = [request.data for request in requests]
+        self.bodies = [request.body for request in requests]
 
 
 class _Wire:
