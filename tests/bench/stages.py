@@ -1,8 +1,8 @@
 """Where the microseconds go: each stage of the hot path alone, per span, in one process, against what libraries set.
 
 Run: ``python tests/bench/stages.py [--json FILE]``.  Input are 200 different posts of five spans, the same for all.
-Each figure is the best of several short rounds, the stages in turn: noise only ever adds.  A "floor" does with a
-library alone what its stage cannot do without: it parses, or packs, and nothing else.
+Each figure is the best of several short rounds, in CPU time, the stages in turn: noise only ever adds.  A "floor" does
+with a library alone what its stage cannot do without: it parses, or packs, and nothing else.
 
 Under load the same code takes longer than here: between two posts the kernel has been at work in the same caches.
 """
@@ -45,8 +45,8 @@ Stage = Callable[[], object]
 class _Requests:
     """The same posts in one encoding: as they go over the wire, and their bodies."""
 
-    def __init__(self, encoding: str) -> None:
-        traffic = Traffic(encoding, connections=8, spans=POSTS * POST_SPANS)
+    def __init__(self, encoding: str, posts: int) -> None:
+        traffic = Traffic(encoding, connections=min(8, posts), spans=posts * POST_SPANS)
         requests = [request for envoy in traffic.envoys(_NOW_US) for request in envoy]
         self.wire = [request.data for request in requests]
         self.bodies = [request.body for request in requests]
@@ -75,9 +75,9 @@ class _Floor:
     def on_message_complete(self) -> None: ...
 
 
-def stages() -> dict[str, Stage]:
+def stages(posts: int) -> dict[str, Stage]:
     """To be called, and run, inside a running loop."""
-    v2, v1, proto3 = (_Requests(encoding) for encoding in ("v2", "v1", "proto3"))
+    v2, v1, proto3 = (_Requests(encoding, posts) for encoding in ("v2", "v1", "proto3"))
     decode = make_decode()
     floor = msgspec.json.Decoder(list[Span])
     istio = make_istio_mapper(MappingSettings(), RedSettings())
@@ -132,19 +132,19 @@ def _connection() -> Callable[[bytes], None]:
     return connection.data_received
 
 
-async def measure_us(rounds: int, calls: int) -> dict[str, float]:
+async def measure_us(rounds: int, calls: int, posts: int = POSTS) -> dict[str, float]:
     """Microseconds per span of each stage: the best of ``rounds``, each of ``calls`` times all posts."""
-    found = stages()
+    found = stages(posts)
     best = dict.fromkeys(found, float("inf"))
     for _ in range(rounds + 1):
         for name, stage in found.items():
-            begin = time.perf_counter()
+            begin = time.process_time()
             for _ in range(calls):
                 stage()
-            best[name] = min(best[name], time.perf_counter() - begin)
+            best[name] = min(best[name], time.process_time() - begin)
             # What the connection has asked the loop for.
             await asyncio.sleep(0)
-    return {name: us * 1e6 / calls / (POSTS * POST_SPANS) for name, us in best.items()}
+    return {name: us * 1e6 / calls / (posts * POST_SPANS) for name, us in best.items()}
 
 
 def measure(args: argparse.Namespace) -> Result:

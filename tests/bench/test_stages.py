@@ -1,4 +1,5 @@
 import asyncio
+from importlib.util import find_spec
 
 from tests.bench.stages import measure_us
 
@@ -15,16 +16,16 @@ SHARES = {
     "write, plain": 0.7,
     "write, with care": 1.8,
     "write wavefront-proxy with span logs": 2.4,
-    # Where isal has no wheel, zlib takes ten times as long.
-    "gzip": 1.6,
+    # Where isal has no wheel, zlib takes several times as long.
+    "gzip": 0.3 if find_spec("isal") else 1.6,
 }
 # Far above what a busy machine adds to the best of several rounds, and far below a tenfold slip.
 SLACK = 4.0
 
 
 def test_no_stage_slips_far_behind_the_others() -> None:
-    """Ratios within one run: how fast the machine is does not matter."""
-    found = asyncio.run(measure_us(rounds=6, calls=1))
+    """Ratios within one run, in CPU time: how fast and how busy the machine is does not matter."""
+    found = asyncio.run(measure_us(rounds=20, calls=1, posts=24))
     floor = found["decode v2: floor (msgspec alone)"]
     slipped = {
         name: f"{found[name] / floor:.1f} floors; {share} are usual"
