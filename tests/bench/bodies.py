@@ -13,6 +13,7 @@ from typing import Any
 from tests.bench.driver import Request
 from tests.bench.proto3 import proto3_body
 from tests.bench.v1 import v1_span
+from tracefwd.generator.encodings import encoder
 from tracefwd.generator.posts import POST_SPANS, Posts
 
 CONNECTIONS = 32
@@ -131,6 +132,14 @@ def _proto3_body(spans: Sequence[bytes]) -> bytes:
     return proto3_body([json.loads(span) for span in spans])
 
 
+_write_otlp = encoder("otlp-http")
+
+
+def _otlp_body(spans: Sequence[bytes]) -> bytes:
+    assert _write_otlp is not None
+    return _write_otlp(_v2_body(spans))
+
+
 def _head(path: str, content_type: str) -> bytes:
     """As Envoy writes it; the body is one chunk."""
     return (
@@ -145,6 +154,7 @@ ENCODINGS: dict[str, tuple[Encode, bytes]] = {
     "v2": (_v2_body, _head("/api/v2/spans", "application/json")),
     "v1": (_v1_body, _head("/api/v1/spans", "application/json")),
     "proto3": (_proto3_body, _head("/api/v2/spans", "application/x-protobuf")),
+    "otlp": (_otlp_body, _head("/v1/traces", "application/x-protobuf")),
 }
 
 

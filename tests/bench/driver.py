@@ -27,6 +27,8 @@ ANSWER_TIMEOUT_S = 20.0
 _NAP_S = 0.0002
 # Different answers that are known byte by byte; a server that dates its answers needs one per second.
 _ANSWERS_KNOWN_MAX = 256
+# Zipkin's and OTLP's.
+_TAKEN = (202, 200)
 # Connections opened at once: more would overrun a usual listen backlog (128).
 _OPENINGS_MAX = 64
 
@@ -217,7 +219,7 @@ class Driver:
                     self._unknown(connection, data)
 
     def _answered(self, connection: _Connection) -> None:
-        """202, and the connection stays."""
+        """Taken, and the connection stays."""
         now = time.perf_counter()
         answers = self._answers
         answers.latencies_s.append(now - connection.due)
@@ -237,14 +239,14 @@ class Driver:
             self._lost(connection)
         elif parser.status:
             connection.parser = None
-            if parser.status == 202 and parser.keep:
+            if parser.status in _TAKEN and parser.keep:
                 if len(self._known) < _ANSWERS_KNOWN_MAX:
                     self._known.add(parser.data)
                 self._answered(connection)
             else:
-                self._answers.not_202 += parser.status != 202
+                self._answers.not_202 += parser.status not in _TAKEN
                 self._answers.acked += connection.requests[connection.place].spans * (
-                    parser.status == 202
+                    parser.status in _TAKEN
                 )
                 connection.due = 0.0
                 self._renew(connection)
