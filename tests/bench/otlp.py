@@ -43,8 +43,10 @@ async def main():
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"Export": method}),))
     server.add_insecure_port("127.0.0.1:" + sys.argv[1])
     await server.start()
-    ready = await asyncio.start_server(lambda r, w: (w.write(b"HTTP/1.1 200 OK\\r\\nContent-Length: 0\\r\\n\\r\\n"), w.close()),
-                                       "127.0.0.1", int(sys.argv[2]))
+    def ready(_, writer):
+        writer.write(b"HTTP/1.1 200 OK\\r\\nContent-Length: 0\\r\\n\\r\\n")
+        writer.close()
+    await asyncio.start_server(ready, "127.0.0.1", int(sys.argv[2]))
     await server.wait_for_termination()
 uvloop.run(main())
 """

@@ -89,7 +89,10 @@ class Sent:
 
 
 class Mesh:
-    """Runs inside a ``with`` block; ``proto`` names the services whose Envoys post Zipkin proto3."""
+    """Runs inside a ``with`` block; ``proto`` names the services whose Envoys post Zipkin proto3.
+
+    ``otlp``: all of them export by OTLP instead, over ``http`` or ``grpc``.
+    """
 
     def __init__(
         self,
@@ -98,11 +101,14 @@ class Mesh:
         collectors: Sequence[Collector],
         *,
         proto: frozenset[str] = frozenset(),
+        otlp: str = "",
     ) -> None:
         self._envoy = envoy
         self._folder = folder
         self._collectors = collectors
         self._proto = proto
+        self._otlp = otlp
+        self._tracer = "opentelemetry" if otlp else "zipkin"
         self._network = ""
         self._stack = ExitStack()
 
@@ -152,13 +158,21 @@ class Mesh:
         for workload in WORKLOADS:
             for name, value in self.stats(workload).items():
                 counts[name] = counts.get(name, 0) + value
-        reports = "tracing.zipkin.reports_"
         cluster = f"cluster.{_COLLECTOR}.upstream_"
+        posts = counts[cluster + "rq_total"]
+        if self._otlp:
+            # Its tracer counts spans when it sends them, and tells no failure; the cluster does.
+            reports = counts.get(cluster + "rq_200", 0)
+            lost = posts - reports - counts[cluster + "rq_active"]
+        else:
+            ends = "tracing.zipkin.reports_"
+            reports = counts[ends + "sent"]
+            lost = sum(counts[ends + end] for end in ("dropped", "failed", "skipped_no_cluster"))
         return Sent(
-            spans=counts["tracing.zipkin.spans_sent"],
-            reports=counts[reports + "sent"],
-            lost=sum(counts[reports + end] for end in ("dropped", "failed", "skipped_no_cluster")),
-            posts=counts[cluster + "rq_total"],
+            spans=counts[f"tracing.{self._tracer}.spans_sent"],
+            reports=reports,
+            lost=lost,
+            posts=posts,
             in_flight=counts[cluster + "rq_active"],
             connections=counts[cluster + "cx_total"],
         )
@@ -176,7 +190,7 @@ class Mesh:
 
     def stats(self, workload: Workload) -> dict[str, int]:
         """The Envoy's counters and gauges about its tracer, by name."""
-        chosen = r"^tracing\.zipkin\.|zipkin.*\.upstream_(rq_total|rq_active|cx_total)$"
+        chosen = rf"^tracing\.{self._tracer}\.|{_COLLECTOR}.*\.upstream_(rq_total|rq_active|rq_200|cx_total)$"
         query = urlencode({"format": "json", "filter": chosen})
         page = get_json(f"{self._admin(workload)}/stats?{query}")
         return {row["name"]: row["value"] for row in page["stats"] if "name" in row}
@@ -214,7 +228,7 @@ class Mesh:
             clusters = [self._inbound_cluster(workload)]
             clusters += [self._outbound_cluster(other, workload) for other in called]
         home = f"{workload.service}.{workload.namespace}"
-        static = {"tracing.zipkin.flush_interval_ms": FLUSH_INTERVAL_MS}
+        static = {f"tracing.{self._tracer}.flush_interval_ms": FLUSH_INTERVAL_MS}
         return {
             "node": {
                 "id": self.node_id(workload),
@@ -311,18 +325,9 @@ class Mesh:
             "istio.mesh_id": "cluster.local",
             "istio.namespace": workload.namespace,
         }
-        version = "HTTP_PROTO" if workload.service in self._proto else "HTTP_JSON"
-        zipkin = {
-            "@type": "type.googleapis.com/envoy.config.trace.v3.ZipkinConfig",
-            "collector_cluster": _COLLECTOR,
-            "collector_endpoint": "/api/v2/spans",
-            "collector_endpoint_version": version,
-            "collector_hostname": "zipkin.istio-system.svc.cluster.local",
-            "trace_id_128bit": True,
-            "shared_span_context": False,
-        }
+        tracer = self._opentelemetry(workload) if self._otlp else self._zipkin(workload)
         return {
-            "provider": {"name": "envoy.tracers.zipkin", "typed_config": zipkin},
+            "provider": {"name": f"envoy.tracers.{self._tracer}", "typed_config": tracer},
             "client_sampling": {"value": 100},
             "random_sampling": {"value": 100},
             "overall_sampling": {"value": 100},
@@ -332,6 +337,31 @@ class Mesh:
             # Istio 1.28 and newer: a gateway's upstream half is a span of its own.
             "spawn_upstream_span": workload is GATEWAY,
         }
+
+    def _zipkin(self, workload: Workload) -> dict[str, Any]:
+        version = "HTTP_PROTO" if workload.service in self._proto else "HTTP_JSON"
+        return {
+            "@type": "type.googleapis.com/envoy.config.trace.v3.ZipkinConfig",
+            "collector_cluster": _COLLECTOR,
+            "collector_endpoint": "/api/v2/spans",
+            "collector_endpoint_version": version,
+            "collector_hostname": "zipkin.istio-system.svc.cluster.local",
+            "trace_id_128bit": True,
+            "shared_span_context": False,
+        }
+
+    def _opentelemetry(self, workload: Workload) -> dict[str, Any]:
+        """As Istio's provider ``opentelemetry`` writes it."""
+        name = "opentelemetry-collector.observability.svc.cluster.local"
+        config: dict[str, Any] = {
+            "@type": "type.googleapis.com/envoy.config.trace.v3.OpenTelemetryConfig",
+            "service_name": f"{workload.service}.{workload.namespace}",
+        }
+        if self._otlp == "grpc":
+            service = {"cluster_name": _COLLECTOR, "authority": name}
+            return config | {"grpc_service": {"envoy_grpc": service, "timeout": "10s"}}
+        uri = {"uri": f"http://{name}/v1/traces", "cluster": _COLLECTOR, "timeout": "10s"}
+        return config | {"http_service": {"http_uri": uri}}
 
     def _outbound_cluster(self, to: Workload, of: Workload = GATEWAY) -> dict[str, Any]:
         cluster = _cluster(_outbound(to), [(self.address(to), _INBOUND)])
@@ -347,6 +377,13 @@ class Mesh:
 
     def _collector_cluster(self) -> dict[str, Any]:
         cluster = _cluster(_COLLECTOR, [(one.host, one.port) for one in self._collectors])
+        if self._otlp == "grpc":
+            options = {
+                "@type": _type("upstreams.http.v3.HttpProtocolOptions"),
+                "explicit_http_config": {"http2_protocol_options": {}},
+            }
+            name = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+            cluster["typed_extension_protocol_options"] = {name: options}
         if all(one.health_port is None for one in self._collectors):
             return cluster
         (group,) = cluster["load_assignment"]["endpoints"]

@@ -20,6 +20,7 @@ ENVOY = Path(__file__).parent.parent / "fixtures" / "envoy"
 BODIES = sorted(ENVOY.glob("otlp-*.bin"))
 NAMES = [path.stem for path in BODIES]
 KINDS = [None, None, "SERVER", "CLIENT", "PRODUCER", "CONSUMER"]
+NOW_NS = 1_795_352_792_000_000_000
 SOURCES = ("source", "host.name", "hostname", "host.id")
 
 
@@ -370,6 +371,20 @@ def test_the_memos_are_bounded_whatever_comes() -> None:
         decode(small(attributes=pairs), memo)
     assert len(memo.known) <= MEMO_ENTRIES_MAX
     assert len(memo.values) <= MEMO_ENTRIES_MAX
+
+
+def test_an_envoy_without_a_route_names_the_host_as_by_zipkin() -> None:
+    def named(name: str, component: str, *, as_the_proxy: bool = False) -> str | None:
+        pairs = [{"key": "component", "value": {"string_value": component}}]
+        body = small(name=name, attributes=pairs, kind=2, start_time_unix_nano=NOW_NS)
+        (span,) = decode(body, as_the_proxy=as_the_proxy).spans
+        return span.name
+
+    assert named("egress example.org", "proxy") == "example.org"
+    assert named("ingress example.org", "proxy") == "example.org"
+    assert named("egress example.org", "shop") == "egress example.org"
+    assert named("router x egress", "proxy") == "router x egress"
+    assert named("egress example.org", "proxy", as_the_proxy=True) == "egress example.org"
 
 
 def test_as_the_proxy_an_attribute_source_is_a_tag_and_every_kind_is_told() -> None:

@@ -28,6 +28,8 @@ STATUS_ERROR = 2
 SOURCE_KEYS = ("source", "host.name", "hostname", "host.id")
 # Attributes of a span that mean more than a tag.
 SPECIAL_KEYS = frozenset({"service.name", "source"})
+# What Envoy puts before the host's name where it has no route; its Zipkin tracer does not.
+DIRECTIONS = ("egress ", "ingress ")
 # A plain value (``model.PlainSpan``).
 _PLAIN = re.compile(rf"[!#-\[\]-~](?:[ !#-\[\]-~]{{0,{TAG_VALUE_LENGTH_MAX - 2}}}[!#-\[\]-~])?")
 START_US_MIN = START_MS_MIN * 1000
@@ -104,7 +106,8 @@ def share(
 def finish(draft: Draft, shared: Shared, mends: Mends, *, as_the_proxy: bool) -> Span:
     """Raises BadIdError when it has no usable trace or span id.
 
-    ``as_the_proxy``: an attribute ``source`` is not the span's source, and a kind that Zipkin has not is a tag.
+    ``as_the_proxy``: an attribute ``source`` is not the span's source, a kind that Zipkin has not is a tag, and names
+    stay as they are.
     """
     tags = draft.tags
     local = shared.local
@@ -121,6 +124,9 @@ def finish(draft: Draft, shared: Shared, mends: Mends, *, as_the_proxy: bool) ->
         if draft.status_message:
             tags["otel.status_description"] = draft.status_message
     _tell_dropped(draft)
+    name = draft.name
+    if name.startswith(DIRECTIONS) and tags.get("component") == "proxy" and not as_the_proxy:
+        name = name.partition(" ")[2]
     trace_id = fields.trace_id(draft.trace_id or None, mends)
     span_id = fields.span_id(draft.span_id or None, mends)
     parent_id = fields.parent_id(draft.parent_id or None, span_id, mends)
@@ -131,7 +137,7 @@ def finish(draft: Draft, shared: Shared, mends: Mends, *, as_the_proxy: bool) ->
         span_id,
         parent_id,
         kind,
-        draft.name or None,
+        name or None,
         start_us or None,
         duration_us,
         local,

@@ -61,9 +61,9 @@ class Memo:
         self.known[raw] = [key, value, None, None]
 
     def learn_name(self, raw: bytes) -> str | None:
-        """A span's name, if it is plain."""
+        """A span's name, if it is plain and needs no change."""
         name = raw.decode("ascii", "replace")
-        if not otlp.is_plain(name):
+        if not otlp.is_plain(name) or name.startswith(otlp.DIRECTIONS):
             return None
         if len(self.names) >= MEMO_ENTRIES_MAX:
             self.names.clear()
