@@ -225,7 +225,11 @@ async def test_who_fails_and_who_calls_whom(http: aiohttp.ClientSession, service
 async def test_what_was_rejected_names_its_sender(
     http: aiohttp.ClientSession, service: Service
 ) -> None:
-    found = await get(http, service, "/api/v1/refused")
+    async def counted() -> Any:
+        shown = await get(http, service, "/api/v1/refused")
+        return shown if any(each["what"] == "rejected" for each in shown["reasons"]) else None
+
+    found = await until(counted)
     rejected = [each for each in found["samples"] if each["what"] == "rejected"]
     assert [(each["reason"], each["sender"]) for each in rejected] == [("trace_id", "shop.default")]
     counts = {(each["what"], each["reason"]): each["spans"] for each in found["reasons"]}

@@ -7,7 +7,7 @@ what one side told: the caller's, if there is any.  Workers count what they exam
 Pure: time is an argument.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from tracefwd.console.seen import EdgeRow
@@ -126,12 +126,11 @@ class _Edge:
         for old in [each for each in self.minutes if each < minute - WINDOW_MINUTES]:
             del self.minutes[old]
 
-    def total(self, first: int) -> Sequence[float]:
-        sums = [0.0] * 6
+    def add_to(self, sums: list[float], first: int) -> None:
         for minute, counts in self.minutes.items():
             if minute >= first:
-                sums = [mine + more for mine, more in zip(sums, counts, strict=True)]
-        return sums[:3] if sums[0] else sums[3:]
+                for place, number in enumerate(counts):
+                    sums[place] += number
 
 
 class Edges:
@@ -142,6 +141,7 @@ class Edges:
         self._edges: dict[tuple[Place, Place, bool], _Edge] = {}
         self._looks: dict[int, list[int]] = {}
         self._left_out = 0
+        self._forgot = 0
 
     def add(
         self, rows: Iterable[EdgeRow], *, spans: int, examined: int, left_out: int, now_s: float
@@ -170,6 +170,10 @@ class Edges:
             edge.add(minute, row, weight)
 
     def _forget(self, minute: int) -> None:
+        """Once a minute: there are many."""
+        if minute == self._forgot:
+            return
+        self._forgot = minute
         idle = [k for k, e in self._edges.items() if max(e.minutes) < minute - WINDOW_MINUTES]
         for key in idle:
             del self._edges[key]
@@ -181,12 +185,10 @@ class Edges:
         find = _Finder(known)
         sums: dict[tuple[Place, Place], list[float]] = {}
         for (begin, end, _), edge in self._edges.items():
-            total = edge.total(first)
-            if total[0]:
-                into = sums.setdefault((find.place(begin), find.place(end)), [0.0] * 3)
-                for place, number in enumerate(total):
-                    into[place] += number
-        ordered = sorted(sums.items(), key=lambda item: (-item[1][0], item[0]))
+            edge.add_to(sums.setdefault((find.place(begin), find.place(end)), [0.0] * 6), first)
+        told = {ends: each[:3] if each[0] else each[3:] for ends, each in sums.items()}
+        seen = [(ends, each) for ends, each in told.items() if each[0]]
+        ordered = sorted(seen, key=lambda item: (-item[1][0], item[0]))
         nodes: dict[Place, dict[str, Any]] = {}
         edges = []
         for (begin, end), (calls, errors, micros) in ordered[:limit]:

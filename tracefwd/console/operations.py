@@ -3,7 +3,8 @@
 Workers tell what they drain (at each ``red.interval``) and, while somebody looks, what they have gathered since.  A
 drained row adds up for ever; the others of a worker are replaced by its next, and by what it drains.
 
-Percentiles come from log-spaced buckets, sixteen to a doubling: one read off is within 2.2 % of the true one.  Memory:
+Percentiles come from log-spaced buckets, sixteen to a doubling: one read off is within 2.2 % of the true one (or as
+near as ``red.centroids_max`` left it, where durations differ ten thousandfold).  Memory:
 an operation weighs about 1.5 kB, so ``CONSOLE_OPERATIONS_MAX`` of them 15 MB; those beyond count as ``_other`` of their
 service.
 
@@ -165,6 +166,7 @@ class Operations:
     def __init__(self, started_s: float) -> None:
         self._started_s = started_s
         self._fresh_s = started_s
+        self._forgot = 0
         self._operations: dict[Key, Series] = {}
         self._services: dict[tuple[str, str], Series] = {}
         self._partials: dict[Any, _Partial] = {}
@@ -211,7 +213,10 @@ class Operations:
         return found
 
     def _forget(self, minute: int) -> None:
-        """Make room: operations without a span in all of the plot."""
+        """Make room: operations without a span in all of the plot.  Looked for once a minute: there are many."""
+        if minute == self._forgot:
+            return
+        self._forgot = minute
         for key in [
             k for k, s in self._operations.items() if s.last_minute < minute - PLOT_MINUTES
         ]:

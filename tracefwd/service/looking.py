@@ -23,7 +23,7 @@ LOG = logging.getLogger(__name__)
 HITS_EVERY_S = 0.2
 RED_EVERY_S = 5.0
 # Ten thousand series take a tenth of a second.
-RED_SHARE = 0.01
+RED_SHARE = 0.005
 _SLICE = 32
 
 

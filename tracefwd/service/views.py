@@ -72,7 +72,8 @@ class Views:
         self._service = service
         self._now_s = now_s
         self.started_at = now_s()
-        masks = Masks(service.loaded.settings.admin.masked_tags)
+        self._masked = service.loaded.settings.admin.masked_tags
+        masks = Masks(self._masked)
         self.streams = Streams(masks, self._tell_workers)
         self.samples = Samples(masks)
         self._meter = Meter()
@@ -152,6 +153,7 @@ class Views:
     async def _each_second(self) -> None:
         now = self._now_s()
         self._seconds += 1
+        self._renew_masks()
         tally, slots = self._service.tally, self._service.slots
         before = self._meter.value("tracefwd_receiver_accepted_spans_total")
         had_one = self._meter.latest is not None
@@ -175,6 +177,13 @@ class Views:
         if now - self._saved_at >= _SAVE_EVERY_S:
             self._saved_at = now
             await asyncio.to_thread(self._save, self._history.text())
+
+    def _renew_masks(self) -> None:
+        """After a reload they hold for what is kept already, too."""
+        masked = self._service.loaded.settings.admin.masked_tags
+        if masked != self._masked:
+            self._masked = masked
+            self.streams.masks = self.samples.masks = Masks(masked)
 
     def _tell_workers(self) -> None:
         wanted = self.streams.wanted()
