@@ -30,7 +30,10 @@ from tracefwd.receiver.exact import make_exact_decode
 from tracefwd.receiver.handler import Handlers, zipkin_handlers
 from tracefwd.receiver.http_connection import Connection
 from tracefwd.receiver.intake import Intake
+from tracefwd.receiver.otlp_decode import make_otlp_decode
+from tracefwd.receiver.otlp_view import look
 from tracefwd.receiver.span_lines import read_lines
+from tracefwd.receiver.weight import too_heavy_otlp
 from tracefwd.settings import MappingSettings, ReceiverSettings, RedSettings
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -58,13 +61,20 @@ def _pipeline(*, exact: bool) -> tuple[Pipeline, Sink]:
     return pipeline, sink
 
 
-def body_target(*, exact: bool) -> Target:
-    """Bodies of any format through the whole pipeline."""
+def body_target(*, exact: bool, otlp: bool = False) -> Target:
+    """Bodies of any format through the whole pipeline; of OTLP both ways of mapping, twice for its memos."""
+    decoders = [make_otlp_decode(as_the_proxy=as_the_proxy) for as_the_proxy in (False, True)]
 
     def throw(body: bytes) -> str:
         pipeline, sink = _pipeline(exact=exact)
-        answers = [pipeline.ingest(body, kind) for kind in _KINDS]
-        answers.append(pipeline.ingest_lines(body, ""))
+        if otlp:
+            assert too_heavy_otlp(body) == ""
+            answers = [pipeline.take(decode(body, "")) for decode in decoders * 2]
+            assert len({repr(answer) for answer in answers}) == 1, "a memo makes a difference"
+            assert all(len(seen.fields) for seen in look(body))
+        else:
+            answers = [pipeline.ingest(body, kind) for kind in _KINDS]
+            answers.append(pipeline.ingest_lines(body, ""))
         list(pipeline.tick())
         shown = pipeline.ledger()
         assert balanced(shown), shown
@@ -190,6 +200,8 @@ TARGETS: dict[str, tuple[str, Target]] = {
     "json_v2": ("json", body_target(exact=False)),
     "json_v1": ("json", body_target(exact=False)),
     "proto3": ("proto3", body_target(exact=False)),
+    "otlp_proto": ("proto3", body_target(exact=False, otlp=True)),
+    "otlp_json": ("json", body_target(exact=False, otlp=True)),
     "exact": ("json", body_target(exact=True)),
     "exposition": ("exposition", exposition_target),
 }

@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from tracefwd import naming
-from tracefwd.compose import Parts, make_parts, make_writer
-from tracefwd.model import Decoded, RedKey, RedPoint, Span, WavefrontSpan
+from tracefwd.compose import Parts, decode_anything, make_parts, make_writer
+from tracefwd.model import Decoded, Encoding, RedKey, RedPoint, Span, WavefrontSpan
+from tracefwd.receiver.otlp_decode import without_frame
+from tracefwd.receiver.otlp_view import Fields, look
+from tracefwd.service import explain_otlp
 from tracefwd.service.convert import complain, first_target, read_body
 
 if TYPE_CHECKING:
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from tracefwd.settings import Settings
 
 _ENDPOINTS = ("localEndpoint", "remoteEndpoint")
+_OTLP = (Encoding.OTLP_PROTO, Encoding.OTLP_JSON)
 _IDENTITY = ("application", "service", "cluster", "shard")
 
 
@@ -49,7 +53,7 @@ def run(loaded: "Loaded", file: str, as_json: bool) -> int:
         for report in reports:
             _print(report)
     if not reports:
-        complain(file, make_parts(loaded.settings).decode(body, ""))
+        complain(file, decode_anything(make_parts(loaded.settings))(body, ""))
         print("tracefwd: nothing to explain: the input holds no span", file=sys.stderr)
     return 0 if any("line" in report for report in reports) else 1
 
@@ -59,13 +63,11 @@ def explain(settings: "Settings", body: bytes) -> Iterator[dict[str, Any]]:
     parts = make_parts(settings)
     writer = make_writer(first_target(settings), settings)
     now_us = time.time_ns() // 1_000
-    for raw, decoded in _elements(parts, body):
+    for told, decoded in _elements(parts, body):
         mapped = parts.mapper(decoded, now_us)
+        judge = _otlp_fate if decoded.encoding in _OTLP else _fate
         for reject in (*decoded.rejects, *mapped.rejects):
-            fates = [
-                Fate(path, value, "rejected", "its span was rejected")
-                for path, value in _fields(raw)
-            ]
+            fates = [Fate(*field, "rejected", "its span was rejected") for field in told]
             yield {
                 "rejected": reject.reason,
                 "where": reject.where,
@@ -82,26 +84,27 @@ def explain(settings: "Settings", body: bytes) -> Iterator[dict[str, Any]]:
                 "trace": out.trace_id,
                 "line": lines[0],
                 "span_logs": lines[1:],
-                "fields": [
-                    vars(_fate(path, value, span, out, settings)) for path, value in _fields(raw)
-                ],
+                "fields": [vars(judge(*field, span, out)) for field in told],
                 "red": _red(out) if settings.red.enabled and out.red else [],
                 "sampling": f"sampled out by {policy}" if policy else "kept",
                 "repairs": {**(decoded.repairs or {}), **(mapped.repairs or {})},
             }
 
 
-def _elements(parts: Parts, body: bytes) -> Iterator[tuple[dict[str, Any], Decoded]]:
-    """Each span of the body as its sender wrote it, with its decoding alone."""
-    whole = parts.decode(body, "")
+def _elements(parts: Parts, body: bytes) -> Iterator[tuple[Fields, Decoded]]:
+    """Each span of the body, member by member as its sender wrote it, with its decoding alone."""
+    whole = decode_anything(parts)(body, "")
+    if whole.encoding in _OTLP:
+        yield from _otlp_elements(parts, without_frame(body), whole)
+        return
     try:
         items = msgspec.json.decode(body, type=list[msgspec.Raw])
     except (msgspec.MsgspecError, UnicodeDecodeError):
         # Not clean JSON (proto3, a broken tail, a single object): what the decoder read stands for the input.
         for span in whole.spans:
-            yield _as_sent(span), Decoded(whole.encoding, [span])
+            yield [*_fields(_as_sent(span))], Decoded(whole.encoding, [span])
         for reject in whole.rejects:
-            yield {}, Decoded(whole.encoding, [], [reject])
+            yield [], Decoded(whole.encoding, [], [reject])
         return
     for item in items:
         text = bytes(item)
@@ -110,7 +113,18 @@ def _elements(parts: Parts, body: bytes) -> Iterator[tuple[dict[str, Any], Decod
             raw = json.loads(text.decode("utf-8", "replace"), strict=False)
         except (ValueError, RecursionError):
             raw = None
-        yield raw if isinstance(raw, dict) else {}, decoded
+        yield [*_fields(raw)] if isinstance(raw, dict) else [], decoded
+
+
+def _otlp_elements(parts: Parts, body: bytes, whole: Decoded) -> Iterator[tuple[Fields, Decoded]]:
+    told = 0
+    for seen in look(body):
+        alone = parts.decode_otlp(seen.alone, "")
+        told += len(alone.spans) + len(alone.rejects)
+        yield seen.fields, alone
+    # What is broken is no span's.
+    for reject in whole.rejects if told < len(whole.spans) + len(whole.rejects) else ():
+        yield [], Decoded(whole.encoding, [], [reject])
 
 
 def _as_sent(span: Span) -> dict[str, Any]:
@@ -135,7 +149,11 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _fate(path: str, value: str, span: Span, out: WavefrontSpan, settings: "Settings") -> Fate:
+def _otlp_fate(path: str, value: str, span: Span, out: WavefrontSpan) -> Fate:
+    return Fate(path, value, *explain_otlp.fate(path, value, span, out, _judge_tag))
+
+
+def _fate(path: str, value: str, span: Span, out: WavefrontSpan) -> Fate:
     if path.startswith("tags."):
         return _tag_fate(path, path.removeprefix("tags."), value, out)
     for prefix, judge in _JUDGES.items():
