@@ -24,6 +24,16 @@ def recorded(name: str) -> dict[str, Any]:
     return found
 
 
+def own_tags(name: str) -> dict[str, str]:
+    """The recording's custom tags that are texts of ours, not Istio's."""
+    tags = recorded(name)["tracing"]["custom_tags"]
+    return {
+        tag["tag"]: tag["literal"]["value"]
+        for tag in tags
+        if "literal" in tag and not tag["tag"].startswith("istio.")
+    }
+
+
 class RecordedMesh(Mesh):
     """Traces as the recording ``name`` says."""
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.kube.render import DEPLOY
-from tests.deploy.recorded import NAMES, SPANS_PER_REQUEST, RecordedMesh, recorded
+from tests.deploy.recorded import NAMES, SPANS_PER_REQUEST, RecordedMesh, own_tags, recorded
 from tests.e2e.mesh import WORKLOADS, Collector
 from tests.e2e.parts import forwarder, stand_in
 from tests.e2e.test_envoys import ORDINARY, assert_traces_join
@@ -43,11 +43,20 @@ def test_envoys_configured_by_our_files_report_every_span(
         found = wavefront.spans()
         assert len(found) == spans
         assert_traces_join(found, REQUESTS)
-        # Named by Istio's tags, without a word of configuration.
+        # Named by Istio's tags without a word of configuration, but for what a Telemetry says in words of its own.
+        own = own_tags(name)
         keys = ("application", "service", "cluster", "shard")
         assert {tuple(span["tags"][key] for key in keys) for span in found} == {
-            (one.namespace, one.service, "Kubernetes", one.revision) for one in WORKLOADS
+            (
+                own.get("application", one.namespace),
+                one.service,
+                "Kubernetes",
+                own.get("shard", one.revision),
+            )
+            for one in WORKLOADS
         }
+        assert (name == "namespace") == bool(own)
+        assert {span["tags"].get("tier") for span in found} == {"free" if own else None}
 
 
 def test_every_file_of_ours_that_traces_has_its_recording() -> None:
@@ -55,7 +64,9 @@ def test_every_file_of_ours_that_traces_has_its_recording() -> None:
     wanted = sorted(
         file.name for file in (DEPLOY / "istio").glob("*.yaml") if "meshConfig:" in file.read_text()
     )
-    assert sorted(files[0] for files in sources.values()) == wanted
+    assert sorted({files[0] for files in sources.values()}) == wanted
+    used = {file for files in sources.values() for file in files}
+    assert {file.name for file in (DEPLOY / "istio").glob("telemetry*.yaml")} <= used
     # And it is of these files as they are: the address and the percentage.
     for name in NAMES:
         tracing = recorded(name)["tracing"]

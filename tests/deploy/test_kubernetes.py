@@ -1,5 +1,6 @@
 """Every overlay of deploy/kubernetes, and the chart with every switch, judged by schemas and by what tracefwd takes."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -93,17 +94,21 @@ def secret(found: list[Object], name: str) -> list[str]:
 def test_every_object_of_kubernetes_has_its_schema(
     release: str, rendered: dict[str, list[Object]]
 ) -> None:
-    judged = 0
+    judged: set[str] = set()
     for way, found in rendered.items():
         for each in found:
+            # Much is the same in many ways, and a schema takes a while to load.
+            text = json.dumps(each)
+            if text in judged:
+                continue
             if "istio.io" in each["apiVersion"] or "coreos" in each["apiVersion"]:
                 continue  # test_istio.py
             try:
                 kubernetes_validate.validate(each, release, strict=True)
             except kubernetes_validate.ValidationError as error:
                 raise AssertionError(f"{way}: {each['kind']}: {error.message}") from error
-            judged += 1
-    assert judged > 80
+            judged.add(text)
+    assert len(judged) > 60
 
 
 @needs_tools

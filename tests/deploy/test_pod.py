@@ -3,13 +3,15 @@
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.deploy.kube.render import DEPLOY
-from tests.e2e.parts import Forwarder, stand_in
+from tests.deploy.kube import render
+from tests.deploy.kube.render import DEPLOY, needs_tools
+from tests.e2e.parts import Forwarder, forwarder, stand_in
 from tests.e2e.processes import Process, get_json, tracefwd
 from tests.e2e.test_lifecycle import BODY, SPANS
 
@@ -82,3 +84,19 @@ def test_runs_with_a_read_only_root_and_no_rights(tmp_path: Path) -> None:
             assert part.metric("tracefwd_journal_degraded") == 0
             assert part.metric("tracefwd_journal_writes_total") > 0
             assert part.stop() == f"ledger balanced: received {SPANS} = delivered {SPANS}"
+
+
+@needs_tools
+def test_helm_test_says_whether_the_service_answers_as_envoys_need_it(tmp_path: Path) -> None:
+    [pod] = [each for each in render.objects(render.chart()) if each["kind"] == "Pod"]
+    [container] = pod["spec"]["containers"]
+    python, *flags, program = container["command"]
+    assert (python, flags) == ("python", ["-c"])
+    nobody = ["--proxy-traces", "http://127.0.0.1:1", "--proxy-metrics", "http://127.0.0.1:1"]
+    with forwarder(tmp_path, nobody, service={"drain_timeout": "0s"}) as part:
+        for path, code in (("", 0), ("/nowhere", 1)):
+            here = program.replace("http://tracefwd:9411", part.intake + path)
+            assert here != program
+            done = subprocess.run([sys.executable, "-c", here], capture_output=True, timeout=60)
+            assert done.returncode == code, done.stderr
+        assert part.ledger()["received"] == 0

@@ -142,6 +142,20 @@ def istio_objects() -> list[Path]:
     ]
 
 
+def check_injection(generated: str) -> None:
+    """What our files lean on is in the templates by which Istio makes its proxies' pods."""
+    [injector] = [
+        each
+        for each in render.objects(generated)
+        if each["kind"] == "ConfigMap" and each["metadata"]["name"] == "istio-sidecar-injector"
+    ]
+    templates = yaml.safe_load(injector["data"]["config"])["templates"]
+    for name in ("sidecar", "gateway", "kube-gateway", "waypoint"):
+        for word in ("service.istio.io/canonical-name", "ISTIO_META_CLUSTER_ID"):
+            assert word in templates[name], (name, word)
+    say("  sidecars, gateways and waypoints get the NetworkPolicy's label and the tag's variable")
+
+
 def check_istio(cluster: Cluster, folder: Path) -> None:
     for file in istio_objects():
         [done] = cluster.apply(file.read_text(), "--dry-run=server")
@@ -233,6 +247,21 @@ def _collector_pattern(tracing: Object) -> str:
     raise AssertionError(f"the tracer reports to nobody of ours: {text}")
 
 
+def check_namespace(cluster: Cluster, folder: Path) -> None:
+    """A namespace's own Telemetry beside the mesh's."""
+    file = ISTIO / "provider-zipkin.yaml"
+    telemetry = ISTIO / "telemetry-namespace.yaml"
+    cluster.apply(yaml.safe_dump(telemetry_for(file)), "--force-conflicts")
+    cluster.apply(telemetry.read_text())
+    more = {"namespace": "bookinfo"}
+    with envoy(cluster, folder, "namespace", mesh_config(file.name), **more) as part:
+        tracing = until_traced(part)
+        assert not part.refused(), part.refused()
+        collector = part.cluster(_collector_pattern(tracing))
+    files = [file.name, "telemetry.yaml", telemetry.name]
+    record("namespace", files, tracing=tracing, cluster=collector)
+
+
 def check_exclusion(cluster: Cluster, folder: Path) -> None:
     """tracefwd's own sidecar, in the same mesh at 100 %, reports nothing."""
     file = ISTIO / "provider-zipkin.yaml"
@@ -267,10 +296,9 @@ def check_trap(cluster: Cluster, folder: Path) -> None:
 
 def main() -> None:
     began = time.monotonic()
+    generated = render.run(BIN / "istioctl", "manifest", "generate")
     crds = [
-        each
-        for each in render.objects(render.run(BIN / "istioctl", "manifest", "generate"))
-        if each["kind"] == "CustomResourceDefinition"
+        each for each in render.objects(generated) if each["kind"] == "CustomResourceDefinition"
     ]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -287,11 +315,13 @@ def main() -> None:
                 ("chart", lambda: check_chart(cluster)),
                 ("accounts", lambda: check_accounts(cluster)),
                 ("Istio's files", lambda: check_istio(cluster, folder)),
+                ("injection", lambda: check_injection(generated)),
                 ("bootstrap", lambda: check_bootstrap(cluster, folder)),
                 *(
                     (file.stem, lambda file=file: check_provider(cluster, folder, file))  # type: ignore[misc]
                     for file in providers()
                 ),
+                ("namespace", lambda: check_namespace(cluster, folder)),
                 ("exclusion", lambda: check_exclusion(cluster, folder)),
                 ("trap", lambda: check_trap(cluster, folder)),
             ]

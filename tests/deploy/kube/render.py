@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,7 @@ def names() -> list[str]:
     return sorted(each.name for each in OVERLAYS.iterdir())
 
 
+@cache
 def kustomized(folder: Path, *, token: str = "a-token") -> str:
     """A folder under deploy/ rendered from a copy, in which the overlay direct has its token."""
     with tempfile.TemporaryDirectory() as copy:
@@ -103,6 +105,7 @@ COMPONENTS: Mapping[str, tuple[str, ...]] = {
 }
 
 
+@cache
 def with_components(overlay: str) -> str:
     """An overlay of somebody's own, which takes all the components that it can."""
     with tempfile.TemporaryDirectory() as copy:
@@ -116,15 +119,13 @@ def with_components(overlay: str) -> str:
 
 
 def chart(values: Object | None = None, *, release: str = "tracefwd") -> str:
-    return run(
-        HELM,
-        "template",
-        release,
-        CHART,
-        "--namespace=observability",
-        "--values=-",
-        stdin=yaml.safe_dump(values or {}),
-    )
+    return _chart(yaml.safe_dump(values or {}), release)
+
+
+@cache
+def _chart(values: str, release: str) -> str:
+    words = ("template", release, CHART, "--namespace=observability", "--values=-")
+    return run(HELM, *words, stdin=values)
 
 
 def one(found: list[Object], kind: str) -> Object:
