@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from tests.bench.bodies import ENCODINGS, ODDITIES, Traffic
+from tests.bench.bodies import ODDITIES, Traffic
 from tracefwd.processor.istio import make_istio_mapper
 from tracefwd.processor.red import RedAggregator
 from tracefwd.receiver.decode import make_decode
@@ -16,8 +16,8 @@ def bodies(traffic: Traffic) -> list[list[bytes]]:
     return [[request.body for request in envoy] for envoy in traffic.envoys(NOW_US)]
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
-def test_every_encoding_says_the_same(encoding: str) -> None:
+@pytest.mark.parametrize("encoding", ["v2", "v1", "proto3"])
+def test_every_encoding_of_zipkins_says_the_same(encoding: str) -> None:
     def facts(encoding: str) -> list[tuple[object, ...]]:
         decode = make_decode()
         found = []
