@@ -191,6 +191,8 @@ _FORMATS = {
     "json_v2": "Zipkin JSON v2",
     "json_v1": "Zipkin JSON v1",
     "proto3": "Zipkin proto3",
+    "otlp_proto": "OTLP protobuf",
+    "otlp_json": "OTLP JSON",
     "wavefront": "span lines",
 }
 
