@@ -53,14 +53,14 @@ Start = Callable[[int, SinkPorts, Path], Started]
 class Server:
     """``start(intake_port, sink_ports, folder)``; ``cores`` as ``taskset`` takes them.
 
-    Nothing more is waited for when nothing came for ``quiet_s``, which is longer than anything is held back, or for
+    Nothing more is waited for when nothing came for ``quiet_s``, far longer than anything is held back, or for
     ``complete_s`` when all spans are there: span logs may come later.
     """
 
     name: str
     start: Start
     warm_up_s: float = 1.0
-    quiet_s: float = 1.6
+    quiet_s: float = 6.0
     complete_s: float = 0.3
     delivers: bool = True
     cores: str = str(TARGET_CORE)
@@ -234,7 +234,7 @@ def _collector(
             command = [path, "--config", str(CONFIGURATIONS / configuration)]
             return Started(command, f"http://127.0.0.1:{port}/", environ)
 
-        return Server(name, start, warm_up_s=4.0, quiet_s=1.6)
+        return Server(name, start, warm_up_s=4.0)
 
     return with_path
 
