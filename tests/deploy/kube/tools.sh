@@ -9,7 +9,8 @@ sum=ccfe163c2eff9d4f6e58f416faba27abc03066bf2f6a41977d617630a240b716
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work"
-npm pack --silent "$package" >/dev/null
+# Where there is no network this must be known at once.
+npm pack --silent --fetch-retries=1 --fetch-retry-maxtimeout=2000 --fetch-timeout=30000 "$package" >/dev/null
 echo "$sum  $(ls ./*.tgz)" | sha256sum --check --quiet
 tar xzf ./*.tgz
 mkdir -p "$bin"
