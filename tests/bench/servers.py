@@ -69,10 +69,9 @@ class Server:
 class Running(AbstractContextManager["Running"]):
     """``server`` while it serves at ``port``."""
 
-    def __init__(self, server: Server, sinks: SinkPorts, log: Path | None = None) -> None:
+    def __init__(self, server: Server, sinks: SinkPorts) -> None:
         self._server = server
         self._sinks = sinks
-        self._log = log
 
     def __enter__(self) -> Self:
         self._folder = TemporaryDirectory(prefix="tracefwd-bench-")
@@ -205,9 +204,7 @@ def java(name: str, flush_interval_ms: int, warm_up_s: float) -> Callable[[str],
         ]  # fmt: skip
         return Started(command, f"http://127.0.0.1:{port}/", environ)
 
-    return lambda path: Server(
-        name, partial(start, path), warm_up_s=warm_up_s, quiet_s=2.2, complete_s=2.2
-    )
+    return lambda path: Server(name, partial(start, path), warm_up_s=warm_up_s, complete_s=2.2)
 
 
 def _loopback_shim(folder: Path) -> Path | None:
