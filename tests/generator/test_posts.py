@@ -234,3 +234,23 @@ def test_shares_of_spans_are_those_of_the_scripts() -> None:
     total, shares = found.total(), sum(mesh.SPAN_SHARES)
     for workload, share in enumerate(mesh.SPAN_SHARES):
         assert abs(found[workload] / total - share / shares) < 0.02
+
+
+def test_a_mesh_in_trouble_has_one_service_that_fails_and_one_that_is_slow() -> None:
+    made = Posts(connections=28, seed=1, epoch_us=1, spans_max=4_000, mood=mesh.TROUBLED)
+    by_service: dict[str, list[dict[str, Any]]] = {}
+    while (post := made.next(NOW_US)) is not None:
+        for span in json.loads(post.body):
+            if span["kind"] == "SERVER":
+                by_service.setdefault(span["tags"]["istio.canonical_service"], []).append(span)
+    share = {
+        name: sum("error" in span["tags"] for span in spans) / len(spans)
+        for name, spans in by_service.items()
+    }
+    median_us = {
+        name: sorted(span["duration"] for span in spans)[len(spans) // 2]
+        for name, spans in by_service.items()
+    }
+    assert share["ratings"] > 0.2
+    assert max(value for name, value in share.items() if name != "ratings") < 0.05
+    assert median_us["details"] > 10 * median_us["ratings"]

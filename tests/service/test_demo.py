@@ -109,6 +109,7 @@ def test_where_to_look_names_intake_istio_admin_and_stand_in() -> None:
             "http://127.0.0.1:1", "http://127.0.0.1:2", "http://127.0.0.1:3", "http://127.0.0.1:4"
         )
     )
+    assert text.index("http://127.0.0.1:2/ (open it") < text.index("http://127.0.0.1:1")
     assert "http://127.0.0.1:1/api/v2/spans" in text
     assert "zipkin.address: 127.0.0.1:1" in text
     assert "http://127.0.0.1:2/metrics" in text
@@ -175,6 +176,10 @@ def test_the_demo_balances_and_says_so_in_its_last_line(
     assert found[1] == "800"
     scraped = re.search(r"([\d,]+) of the points were scraped", "\n".join(lines))
     assert scraped is not None
+    # What the mesh of the demo is there to show.
+    errors = re.search(r"([\d,]+) of them errors", "\n".join(lines))
+    assert errors is not None
+    assert int(errors[1].replace(",", "")) > 40
     # Two populations come; only the summed one is sent.
     assert int(scraped[1].replace(",", "")) > 100
     assert sum(" held " in line for line in lines) >= 1

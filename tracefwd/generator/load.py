@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 from tracefwd.generator.connection import AnyConnection, Connection, Flight, Target
 from tracefwd.generator.encodings import encoder
+from tracefwd.generator.mesh import HEALTHY, Mood
 from tracefwd.generator.posts import Post, Posts
 from tracefwd.generator.report import Report
 
@@ -52,6 +53,7 @@ class GenOptions:
     json: bool
     closed: bool = False
     protocol: str = "zipkin-json"
+    mood: Mood = HEALTHY
 
 
 def check(options: GenOptions) -> Target:
@@ -159,6 +161,7 @@ class _Load:
             epoch_us=_wall_us(),
             spans_max=round(options.rate * options.seconds) if bounded else None,
             encode=encoder(options.protocol),
+            mood=options.mood,
         )
         # Kept connections by slot; "opening" is a slot whose connection is on its way.
         self._kept: list[AnyConnection | None] = [None] * options.connections

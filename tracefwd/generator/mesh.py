@@ -127,13 +127,25 @@ class Script(NamedTuple):
     duration_us: int
 
 
-def scripts(rng: random.Random) -> list[Script]:
-    """``SCRIPTS`` requests in the mix of a healthy mesh with its usual few faults, in random order."""
+class Mood(NamedTuple):
+    """How the mesh is doing: in what share of its calls ratings breaks off, and how long details usually takes."""
+
+    ratings_fail: float
+    details_us: float
+
+
+HEALTHY = Mood(ratings_fail=0.03, details_us=600)
+# One service fails and one is slow, so that whoever looks for the first time has something to find.
+TROUBLED = Mood(ratings_fail=0.25, details_us=180_000)
+
+
+def scripts(rng: random.Random, mood: Mood = HEALTHY) -> list[Script]:
+    """``SCRIPTS`` requests in the mix of a mesh with its usual few faults, in random order."""
     plots = [plot for plot, weight in _PLOTS for _ in range(weight)]
     writer = _TemplateWriter(rng)
     made = []
     for index in range(SCRIPTS):
-        draft = _Draft(rng, writer)
+        draft = _Draft(rng, writer, mood)
         plots[index % len(plots)](draft)
         made.append(draft.script())
     rng.shuffle(made)
@@ -159,7 +171,8 @@ class _Node:
 class _Draft:
     """A script in the making: a clock that work moves on, and the spans that open and close along it."""
 
-    def __init__(self, rng: random.Random, writer: "_TemplateWriter") -> None:
+    def __init__(self, rng: random.Random, writer: "_TemplateWriter", mood: Mood) -> None:
+        self.mood = mood
         self._rng = rng
         self._writer = writer
         self._clock_us = 0.0
@@ -239,7 +252,7 @@ def _details(draft: _Draft, page: _Node) -> None:
     client_form, server_form = _forms(PRODUCTPAGE, DETAILS, 178)
     client = draft.open(client_form, page, PRODUCTPAGE)
     server = draft.open(server_form, client, PRODUCTPAGE)
-    draft.work(600)
+    draft.work(draft.mood.details_us)
     draft.close(server)
     draft.close(client)
 
@@ -252,7 +265,7 @@ def _reviews(
     server = draft.open(server_form, client, PRODUCTPAGE)
     draft.work(900_000 if slow else 2_500)
     if version != REVIEWS_V1 and status == 200:
-        _ratings(draft, server, version, failing=draft.chance(0.03))
+        _ratings(draft, server, version, failing=draft.chance(draft.mood.ratings_fail))
     draft.close(server)
     draft.close(client)
 

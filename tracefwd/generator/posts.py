@@ -123,9 +123,10 @@ class Posts:
         epoch_us: int,
         spans_max: int | None = None,
         encode: Encode | None = None,
+        mood: mesh.Mood = mesh.HEALTHY,
     ) -> None:
         rng = random.Random(seed)  # noqa: S311 - traffic, not secrets
-        self._scripts = _prepare(mesh.scripts(rng))
+        self._scripts = _prepare(mesh.scripts(rng, mood))
         self._turn = cycle(self._scripts)
         self._rings = [cycle(threads) for threads in _threads(connections, rng)]
         self._agents = cycle(_AGENTS)

@@ -20,6 +20,7 @@ from tracefwd.emulator.server import Emulator, EmulatorSettings
 from tracefwd.errors import StartError
 from tracefwd.generator import federation
 from tracefwd.generator.load import GenOptions, generate
+from tracefwd.generator.mesh import TROUBLED
 from tracefwd.generator.report import Report
 from tracefwd.service import config, logs, sockets, tally
 from tracefwd.service.supervisor import Service
@@ -68,6 +69,7 @@ async def _demo(seconds: float, rate: float, *, otlp: bool) -> int:
                 connections=CONNECTIONS,
                 seed=1,
                 json=False,
+                mood=TROUBLED,
             )
             report = await _watched(service, emulator, options, stop, screen)
             screen.line("traffic stopped; draining")
@@ -226,6 +228,7 @@ def where_to_look(
 ) -> Iterator[str]:
     address = (otlp_grpc_url or intake_url).removeprefix("http://")
     yield "tracefwd demo: a mesh's sidecars post their spans to a forwarder, it delivers to a stand-in for Wavefront"
+    yield f"  console    {admin_url}/ (open it: ratings fails for one call in four, details is slow)"
     if otlp_grpc_url:
         host, _, port = address.rpartition(":")
         yield f"  intake     {address} (OTLP over gRPC)"
