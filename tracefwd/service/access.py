@@ -23,13 +23,15 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
+from tracefwd.console import page
 from tracefwd.receiver.credentials import Credentials
 from tracefwd.settings import AdminSettings
 
 COOKIE = "tracefwd_session"
 SESSION_S = 12 * 3600
 TRIES_MAX, TRIES_S = 10, 60.0
-OPEN_PATHS = frozenset({"/livez", "/readyz", "/metrics"})
+# Probes, and what the page that asks for a token is drawn with.
+OPEN_PATHS = frozenset({"/livez", "/readyz", "/metrics", *page.ASSETS})
 # Open beyond loopback, too, as long as nobody names a token: they were before there was a console.
 _OLD_PATHS = frozenset({"/version", "/config", "/ledger", "/rejected", "/sources"})
 HEADERS = {

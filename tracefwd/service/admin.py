@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from tracefwd import __version__
+from tracefwd.console import page
 from tracefwd.receiver.credentials import Credentials
 from tracefwd.service import exposition
-from tracefwd.service.access import Access, ApiError
+from tracefwd.service.access import HEADERS, Access, ApiError
 from tracefwd.service.api import Api
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ tracefwd {version}
 /sources    scraped sources: how they are doing, what is allowed but never seen, what came and is not sent
 /config     effective settings and where each comes from
 /version    version
+/           in a browser: the console
 
 What the console shows is under /api/v1/, described by /api/v1/openapi.json.
 """
@@ -54,8 +56,9 @@ class Admin:
         access = Access(settings, self._credentials, is_loopback=is_loopback)
         application = self.application = web.Application(middlewares=[access.guard(_refusal)])
         Api(service, service.views, access).add_to(application.router)
-        for path, page in {
+        for path, handler in {
             "/": self._index,
+            **dict.fromkeys(page.ASSETS, _asset),
             "/livez": self._livez,
             "/readyz": self._readyz,
             "/metrics": self._metrics,
@@ -65,7 +68,7 @@ class Admin:
             "/rejected": self._rejected,
             "/sources": self._sources,
         }.items():
-            application.router.add_get(path, page)
+            application.router.add_get(path, handler)
         # A probe a second is no news.  Whoever reads while we stop gets a second to finish.
         self._refreshing: asyncio.Task[None] | None = None
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
@@ -90,8 +93,11 @@ class Admin:
             self._refreshing.cancel()
         await self._runner.cleanup()
 
-    async def _index(self, _: web.Request) -> web.Response:
-        return web.Response(text=_INDEX.format(version=__version__))
+    async def _index(self, request: web.Request) -> web.Response:
+        if not _wants_html(request):
+            return web.Response(text=_INDEX.format(version=__version__))
+        shown = page.console(self._service.views.flow())
+        return web.Response(text=shown, content_type="text/html", charset="utf-8")
 
     async def _livez(self, _: web.Request) -> web.Response:
         return web.Response(text="ok\n")
@@ -163,8 +169,27 @@ class Admin:
         return _json(await self._service.sources())
 
 
+async def _asset(request: web.Request) -> web.Response:
+    name, content_type = page.ASSETS[request.path]
+    text = page.asset(name)
+    return web.Response(text=text, content_type=content_type, charset="utf-8", headers=HEADERS)
+
+
+def _wants_html(request: web.Request) -> bool:
+    """A browser that shows a page, and not a command or a script."""
+    return "text/html" in request.headers.get("Accept", "")
+
+
 def _refusal(request: web.Request, problem: ApiError) -> web.StreamResponse:
-    """For programs as JSON, for people as text."""
+    """For programs as JSON, for people as text, for browsers without a token as the page that asks for it."""
+    if _wants_html(request) and problem.status in (401, 429):
+        tried = problem.message if request.method == "POST" else ""
+        return web.Response(
+            status=problem.status,
+            text=page.sign_in(tried),
+            content_type="text/html",
+            charset="utf-8",
+        )
     if request.path.startswith("/api/"):
         return problem.answer()
     answer = problem.answer()
