@@ -39,9 +39,8 @@ tracefwd {version}
 /sources    scraped sources: how they are doing, what is allowed but never seen, what came and is not sent
 /config     effective settings and where each comes from
 /version    version
-/           in a browser: the console
 
-What the console shows is under /api/v1/, described by /api/v1/openapi.json.
+In a browser this address is the console.  What it shows is under /api/v1/, described by /api/v1/openapi.json.
 """
 
 

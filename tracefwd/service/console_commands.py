@@ -13,6 +13,7 @@ from tracefwd.service.units import UnitError, parse_duration
 
 DEFAULT_ADMIN = "http://127.0.0.1:9412"
 TAP_RATE_MAX = 1_000.0
+HISTORY_S = 3_600.0
 
 Row = tuple[
     str,
@@ -98,6 +99,39 @@ def _tap(arguments: argparse.Namespace) -> int:
     return tap.run(reach(arguments), options)
 
 
+def add_report(parser: Parser) -> None:
+    add_reach(parser)
+    add = parser.add_argument
+    add(
+        "--since",
+        metavar="D",
+        type=_since,
+        default=HISTORY_S,
+        help="how far back: up to the hour that is kept (1h)",
+    )
+    add(
+        "--output",
+        metavar="FILE",
+        default="tracefwd-report.html",
+        help="where to write; - is standard output (tracefwd-report.html)",
+    )
+
+
+def _since(text: str) -> float:
+    seconds = _duration(text)
+    if not 60 <= seconds <= HISTORY_S:
+        raise argparse.ArgumentTypeError("from 1m to 1h, which is what is kept")
+    return seconds
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from tracefwd.service import report
+    from tracefwd.service.admin_client import reach
+
+    options = report.ReportOptions(output=arguments.output, since_s=arguments.since)
+    return report.run(reach(arguments), options)
+
+
 def _top(arguments: argparse.Namespace) -> int:
     from tracefwd.service.admin_client import reach
 
@@ -129,6 +163,13 @@ CONSOLE_COMMANDS: tuple[Row, ...] = (
         ),
         add_tap,
         _tap,
+    ),
+    (
+        "report",
+        "Write what a running tracefwd's console shows as one HTML file, to attach to a ticket.",
+        ("tracefwd report --since 1h --output report.html",),
+        add_report,
+        _report,
     ),
 )
 

@@ -228,7 +228,8 @@ function picture(flow) {
   const rows = {}, place = {};
   const receivers = flow.nodes.filter((node) => node.kind === "receiver").length;
   const middle = 1 + flow.nodes.filter((node) => stages[node.kind] === 2).length;
-  flow.nodes.forEach((node, index) => {
+  const nodes = upright ? [...flow.nodes].sort((a, b) => stages[a.kind] - stages[b.kind]) : flow.nodes;
+  nodes.forEach((node, index) => {
     const stage = stages[node.kind];
     // Below everything that its way to the queue would cross.
     if (node.kind === "scraper") rows[0] = Math.max(rows[0] ?? 0, receivers, middle);
