@@ -55,12 +55,12 @@ def watched_page(
     try:
         page.goto(url)
         yield page
-        assert complaints == []
+        assert not complaints, complaints
         origin = urlsplit(url).netloc
         elsewhere = [
             each for each in requests if urlsplit(each).netloc != origin and each[:5] != "data:"
         ]
-        assert elsewhere == []
+        assert not elsewhere, elsewhere
     finally:
         context.close()
 

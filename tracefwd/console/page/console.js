@@ -458,7 +458,7 @@ function layout(nodes, edges) {
     column += wide;
   }
   for (const place of places.values()) Object.assign(place, { x: 4 + place.column * CELL.x, y: 6 + (place.row + (most - place.of) / 2) * CELL.y });
-  places.width = (column - 1) * CELL.x + CELL.w + 8;
+  places.width = Math.max(0, column - 1) * CELL.x + CELL.w + 8;
   places.height = most * CELL.y + 8;
   return Object.assign(layouts, { signature, places }).places;
 }
@@ -516,7 +516,7 @@ function drawGraph({ nodes, edges, examined_share, left_out, window_s }, wanted)
     "aria-label": "Services and their calls; arrow keys choose a service, the table below says the same" }, lines, boxes, labels);
   const told = picked ? `${picked.service}: called ${rate(picked.calls_in)}/s, calls ${rate(picked.calls_out)}/s.` : "Choose a service to see its calls alone.";
   put("graph", nodes.length ? [el("p", { class: "muted" }, `${one(told)} Estimated from ${share(examined_share)} of the spans of the last ${age(window_s)}${left_out ? `; ${count(left_out)} calls are left out` : ""}.`), picture]
-    : el("div", { class: "empty" }, "No call seen yet. CLIENT spans tell them, or SERVER spans whose peer.service is set."));
+    : el("div", { class: "empty" }, wanted ? "No call of such a service." : "No call seen yet. CLIENT spans tell them, or SERVER spans whose peer.service is set."));
   put("edges-table", table("calls", [
     { title: "Caller", width: 24, value: (e) => nameOf.get(e.from).service, cell: (e) => text(nameOf.get(e.from).service) },
     { title: "Called", width: 24, value: (e) => nameOf.get(e.to).service, cell: (e) => text(nameOf.get(e.to).service) },
