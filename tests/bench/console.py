@@ -4,14 +4,18 @@ Run: ``python tests/bench/console.py [--seconds 6] [--rounds 3]``
 
 One service takes both loads one after the other, so that the machine's moods fall on both alike.  Each console reads
 every view; the taps are for everything, for errors, for slow spans, for a service, and one that does not read.
-``worker`` is spans per CPU-second of the worker's process alone; ``parent core`` is what the parent takes of a core
-beside it.  The exit code is 0 when the median of the rounds' ratios is a loss of less than 3 %.  A last pair of rows is
-what parent and worker weigh with ten thousand operations, watched and not.
+
+What a worker does for lookers is bounded by time and not by load, so it is measured where the load itself makes little
+noise: at 5,000 spans/s, which is more than are examined for taps.  ``worker core`` is what the worker's process
+takes of a core; what it takes more when watched is gone from each of its CPU-seconds at the limit, too, and so is the
+share of its spans per CPU-second that lookers cost.  The exit code is 0 when the median of the rounds' differences is
+less than 3 %.  A last pair of rows is what parent and worker weigh with ten thousand operations, watched and not.
 """
 
 import argparse
 import http.client
 import json
+import statistics
 import subprocess
 import sys
 import time
@@ -28,6 +32,7 @@ from tests.bench.harness import Bench, Result, Row, Rows, bench
 from tests.bench.servers import tracefwd
 
 LOSS_MAX = 0.03
+STEADY_SPANS_PER_S = 5_000
 CONSOLES = 10
 OPERATIONS = 10_000
 VIEWS = "flow,history,services,edges,spans,refused,metrics-path"
@@ -90,17 +95,17 @@ def processes(one: Bench) -> tuple[int, int]:
     return one.running.pid, int(task.read_text().split()[0])
 
 
-def limit(one: Bench, seconds: float) -> Row:
+def steady(one: Bench, seconds: float) -> Row:
     parent, worker = processes(one)
-    before = machine.cpu(worker).total_s, machine.cpu(parent).total_s
-    row = one.limit(seconds)
+    before, began = (machine.cpu(worker).total_s, machine.cpu(parent).total_s), time.monotonic()
+    row = one.at_rate(STEADY_SPANS_PER_S, seconds)
+    wall_s = time.monotonic() - began
     worker_s = machine.cpu(worker).total_s - before[0]
     # The parent's tree is both.
     parent_s = machine.cpu(parent).total_s - before[1] - worker_s
-    spans = row["spans/s"] * seconds
     return {
-        "worker": spans / worker_s,
-        "parent core": parent_s / seconds,
+        "worker core": worker_s / wall_s,
+        "parent core": parent_s / wall_s,
         "spans/s": row["spans/s"],
         "p99 ms": row["p99 ms"],
         "lost": row["lost"],
@@ -109,9 +114,9 @@ def limit(one: Bench, seconds: float) -> Row:
 
 def cost(seconds: float) -> Rows:
     with bench(tracefwd(RED__INTERVAL="5s")) as one:
-        alone = limit(one, seconds)
+        alone = steady(one, seconds)
         with readers(admin_port(one)):
-            return {"alone": alone, "watched": limit(one, seconds)}
+            return {"alone": alone, "watched": steady(one, seconds)}
 
 
 def weight(seconds: float) -> Rows:
@@ -132,23 +137,29 @@ def weight(seconds: float) -> Rows:
     }
 
 
+def loss(result: Result) -> float:
+    """Of a worker's CPU-second."""
+    pairs = zip(result.rounds["watched"], result.rounds["alone"], strict=True)
+    return statistics.median(one["worker core"] - other["worker core"] for one, other in pairs)
+
+
 def measure(args: argparse.Namespace) -> Result:
     result = harness.run_rounds("console", [partial(cost, args.seconds)], args.rounds)
-    loss = 1 - result.ratio("watched", "alone", "worker")
+    lost = loss(result)
     result.notes.append(
-        f"{CONSOLES} consoles and {len(TAPS)} taps cost the worker {loss:.1%} of its spans per CPU-second; "
-        f"{'less' if loss < LOSS_MAX else 'NOT less'} than {LOSS_MAX:.0%}"
+        f"{CONSOLES} consoles and {len(TAPS)} taps cost the worker {lost:.1%} of its spans per CPU-second; "
+        f"{'less' if lost < LOSS_MAX else 'NOT less'} than {LOSS_MAX:.0%}"
     )
     return result
 
 
 def main() -> int:
-    args = harness.parser(__doc__, seconds=6.0).parse_args()
+    args = harness.parser(__doc__, seconds=8.0).parse_args()
     machine.stay_off_the_target()
     console = measure(args)
     memory = harness.run_rounds("memory of the console", [partial(weight, args.seconds)], 1)
     harness.publish([console, memory], args.json)
-    return 0 if 1 - console.ratio("watched", "alone", "worker") < LOSS_MAX else 1
+    return 0 if loss(console) < LOSS_MAX else 1
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from tracefwd.limits import SAMPLE_BYTES_MAX
 from tracefwd.model import Decoded, Mapped, Payload, Span, WavefrontSpan
 
 EXAMINED_PER_S = 500
-TAPPED_PER_S = 5_000
+TAPPED_PER_S = 3_000
 # Samples a second of each sort, per worker; each costs some 40 us.  What was not taken is saved up for ``_SAVED_S``, so
 # that of little traffic nothing is missed.
 _QUOTA = {
@@ -312,6 +312,10 @@ def _members(span: Span) -> dict[str, Any]:
     """What was there of it."""
     found: dict[str, Any] = msgspec.to_builtins(span)
     found["tags"] = dict(span.tags or {})
+    for side in ("localEndpoint", "remoteEndpoint"):
+        found[side] = {
+            key: value for key, value in (found[side] or {}).items() if value is not None
+        }
     return {key: value for key, value in found.items() if value not in (None, {})}
 
 
