@@ -23,7 +23,8 @@ _OTLP_KINDS = {"CLIENT": b"\x30\x03", "SERVER": b"\x30\x02"}
 # W3C's "sampled", and whether the parent is another process's, as OTLP tells it.
 _FLAGS_ROOT, _FLAGS_CHILD = b"\x85\x01\x01\x01\x00\x00", b"\x85\x01\x01\x03\x00\x00"
 _STATUS_ERROR = b"\x7a\x02\x18\x02"
-# The order in which Envoy sets a span's tags; Istio's own come behind.  What failed before an answer comes first.
+# The order in which Envoy sets a span's tags; Istio's own come behind, in an order that a process keeps.  What failed
+# before an answer comes first.
 _FAILED = ("retry.count", "error", "error.reason")
 _ORDER = (
     *("node_id", "zone", "guid:x-request-id", "http.url", "http.method", "downstream_cluster"),
@@ -190,7 +191,7 @@ class _OtlpWriter(_Writer):
         if order is None:
             known = (*_FAILED, *_ORDER) if "error.reason" in keys else _ORDER
             places = {key: place for place, key in reversed([*enumerate(known)])}
-            order = sorted(keys, key=lambda key: places.get(key, len(known)))
+            order = sorted(keys, key=lambda key: (places.get(key, len(known)), key))
             if len(self._orders) >= _MEMO_MAX:
                 self._orders.clear()
             self._orders[keys] = order

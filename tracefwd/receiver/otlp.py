@@ -42,6 +42,7 @@ class Shared(Struct, gc=False):
 
     ``tags`` stand in front of each span's own.  ``plain``: nothing in here keeps a span from being plain; ``record``
     and ``places`` are a reader's: the class for plain spans' tags, and a dictionary with a place for each of its keys.
+    ``number`` tells it apart from all that the reader has had.
     ``blanks``: attributes without a value, per span.  ``mended``: something in here had to be, per span.
     """
 
@@ -53,6 +54,7 @@ class Shared(Struct, gc=False):
     utf8: bool = False
     record: Any = None
     places: dict[str, str] = {}
+    number: int = 0
 
 
 class Draft(Struct, gc=False):

@@ -5,11 +5,13 @@ reading it.  Every table is bounded and can be emptied at any time.  Pure.
 """
 
 from collections.abc import Iterable
+from itertools import count
 from typing import Any
 
 from tracefwd.limits import MEMO_ENTRIES_MAX
 from tracefwd.receiver import otlp
 from tracefwd.receiver.otlp import Shared
+from tracefwd.receiver.otlp_layout import Layouts
 from tracefwd.receiver.tag_records import TagRecords
 
 ATTRIBUTES = 0x4A
@@ -17,6 +19,11 @@ ATTRIBUTES = 0x4A
 
 # Values of one key that are remembered: what has more of them (request ids) would only empty the table.
 _VALUES_PER_KEY_MAX = 512
+LayoutKey = tuple[int, int, bytes]
+"""The shared part's number, the span's length, and some of its name."""
+
+# Each weighs 3 to 12 KiB.
+_LAYOUTS_MAX = 2_048
 # A longer run is not worth its memory: every attribute has one.
 _RUN_BYTES_MAX = 1_024
 
@@ -30,7 +37,7 @@ class Memo:
     order, so that comparing with a run takes the place of reading five or ten attributes one by one.
     """
 
-    __slots__ = ("known", "names", "records", "shared", "values")
+    __slots__ = ("_numbers", "known", "layouts", "names", "records", "shared", "texts", "values")
 
     def __init__(self) -> None:
         self.known: dict[bytes, list[Any]] = {}
@@ -38,6 +45,9 @@ class Memo:
         self.values: dict[str, int] = {}
         self.shared: dict[bytes, Shared] = {}
         self.records = TagRecords(str)
+        self.layouts: dict[LayoutKey, Layouts] = {}
+        self.texts: dict[bytes, str] = {}
+        self._numbers = count()
 
     def give_places(self, shared: Shared) -> None:
         """Bring what the spans of a scope share into the newest record's order."""
@@ -59,6 +69,9 @@ class Memo:
             self.values.clear()
         self.values[key] = values + 1
         self.known[raw] = [key, value, None, None]
+        if len(self.texts) >= MEMO_ENTRIES_MAX:
+            self.texts.clear()
+        self.texts[value.encode()] = value
 
     def learn_name(self, raw: bytes) -> str | None:
         """A span's name, if it is plain and needs no change."""
@@ -74,6 +87,16 @@ class Memo:
         if len(self.shared) >= MEMO_ENTRIES_MAX:
             self.shared.clear()
         self.shared[raw] = shared
+
+    def layouts_of(self, key: LayoutKey) -> Layouts:
+        """A new table entry."""
+        if len(self.layouts) >= _LAYOUTS_MAX:
+            self.layouts.clear()
+        found = self.layouts[key] = Layouts()
+        return found
+
+    def next_number(self) -> int:
+        return next(self._numbers)
 
     def learn_run(self, entry: list[Any], body: bytes, at: int, end: int) -> None:
         """What came behind the attribute of ``entry`` this time, as far as it is what came before."""

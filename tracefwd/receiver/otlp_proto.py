@@ -19,6 +19,7 @@ from tracefwd.model import Decoded, Encoding, PlainSpan, Reject, Span
 from tracefwd.receiver import otlp
 from tracefwd.receiver.fields import INT64_MAX, BadIdError, BrokenError, Mends
 from tracefwd.receiver.otlp import Draft, Shared
+from tracefwd.receiver.otlp_layout import Place
 from tracefwd.receiver.otlp_memo import ATTRIBUTES, Memo
 from tracefwd.receiver.otlp_values import ValueReader
 from tracefwd.receiver.wire import FRAMED, VARINT
@@ -190,6 +191,7 @@ class _Reader(ValueReader):
                 version = self.text(at, stop)
         shared = otlp.share(attributes, name, version, blanks=blanks, mends=mends)
         mends.field_type = mends.utf8 = False
+        shared.number = self._memo.next_number()
         if len(raw) <= _SHARED_BYTES_MAX:
             self._memo.remember_shared(raw, shared)
         return shared
@@ -215,7 +217,7 @@ class _Reader(ValueReader):
         blanks = self.blanks
         taken = False
         try:
-            span: Span | None = self._plain(begin, end, shared) if shared.plain else None
+            span: Span | None = self._laid_out(begin, end, shared) if shared.plain else None
             if span is None:
                 draft = self._draft(begin, end, shared)
                 span = otlp.finish(draft, shared, mends, as_the_proxy=self._as_the_proxy)
@@ -236,6 +238,46 @@ class _Reader(ValueReader):
             mends.settle(self.repairs, taken=taken)
 
     # --- one span -------------------------------------------------------------------------------
+
+    def _laid_out(self, begin: int, end: int, shared: Shared) -> PlainSpan | None:
+        """A plain span by what was learned of the lie of its bytes, or field by field; None as from ``_plain``."""
+        memo, body = self._memo, self.body
+        key = (shared.number, end - begin, body[begin + 40 : begin + 64])
+        found = memo.layouts.get(key) or memo.layouts_of(key)
+        for layout in found.layouts:
+            if layout.record is memo.records.record:
+                span = layout.read(body, begin, memo.texts)
+                if span is not None:
+                    self.blanks += layout.blanks
+                    return span
+        blanks = self.blanks
+        span = self._plain(begin, end, shared)
+        if span is not None and found.wants_more:
+            places = self._places(begin, end)
+            if places is not None:
+                bounds = (begin, places[0], end)
+                found.learn(body, bounds, span, places[1], self.blanks - blanks)
+        return span
+
+    def _places(self, begin: int, end: int) -> tuple[int, list[Place]] | None:
+        """Where a plain span's attributes begin and where their values are; None if a layout could not say."""
+        body = self.body
+        head = _HEAD.match(body, begin, end)
+        assert head is not None, "it was read as plain"
+        at = head.end()
+        places: list[Place] = []
+        while at < end and body[at] == ATTRIBUTES:
+            first, at = self.frame(at + 1, end)
+            key, value = self.attribute(first, at)
+            size = len(value)
+            if not size:
+                continue
+            if body[at - size : at] != value.encode():
+                return None
+            places.append(Place(key, at - size - begin, size))
+        if len({place.key for place in places}) != len(places):
+            return None
+        return head.end(), places
 
     def _plain(self, at: int, end: int, shared: Shared) -> PlainSpan | None:
         """The span, if it is what Envoy writes of an ordinary one; None leaves it to ``_draft``.
