@@ -20,7 +20,7 @@ ATTRIBUTES = 0x4A
 # Values of one key that are remembered: what has more of them (request ids) would only empty the table.
 _VALUES_PER_KEY_MAX = 512
 LayoutKey = tuple[int, int, bytes]
-"""The shared part's number, the span's length, and some of its name."""
+"""The shared part's number, the span's length, and its name."""
 
 # Each weighs 3 to 12 KiB.
 _LAYOUTS_MAX = 2_048

@@ -45,6 +45,8 @@ _TIMES = Struct("<QxQ").unpack_from
 # And what may stand behind them: a status that is no error, flags.
 _TAIL = re.compile(rb"(?:z\x00|z\x02\x18\x01)?(?:\x85\x01.{4})?", re.DOTALL)
 _ZEROS = b"\0" * 8
+# Shorter spans have no attributes.
+_LAID_OUT_BYTES_MIN = 64
 # Attributes from here on are not remembered; a shorter one's length is a single byte.
 _BYTES_KNOWN = 128
 # A resource and a scope together; what is longer is read anew for each of its scopes.
@@ -242,7 +244,11 @@ class _Reader(ValueReader):
     def _laid_out(self, begin: int, end: int, shared: Shared) -> PlainSpan | None:
         """A plain span by what was learned of the lie of its bytes, or field by field; None as from ``_plain``."""
         memo, body = self._memo, self.body
-        key = (shared.number, end - begin, body[begin + 40 : begin + 64])
+        if end - begin < _LAID_OUT_BYTES_MIN:
+            return self._plain(begin, end, shared)
+        # A parent's id stands before the name, if there is one.
+        name_at = begin + (40 if body[begin + 28] == _PARENT_ID else 30)
+        key = (shared.number, end - begin, body[name_at : name_at + body[name_at - 1]])
         found = memo.layouts.get(key) or memo.layouts_of(key)
         for layout in found.layouts:
             if layout.record is memo.records.record:
