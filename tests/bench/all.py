@@ -17,6 +17,7 @@ from tests.bench import (
     batch_size,
     cardinality,
     connections,
+    console,
     durability,
     end_to_end,
     gen,
@@ -42,6 +43,7 @@ BENCHMARKS: tuple[tuple[Measure, Arguments, int, float], ...] = (
     (workers.measure, workers.arguments, 3, 3.0),
     (durability.measure, durability.arguments, 2, 3.0),
     (memory.measure, memory.arguments, 1, 10.0),
+    (console.measure, console.arguments, 3, 5.0),
     (pauses.measure, pauses.arguments, 2, 17.0),
     (gen.measure, gen.arguments, 1, 3.0),
 )

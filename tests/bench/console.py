@@ -153,8 +153,12 @@ def measure(args: argparse.Namespace) -> Result:
     return result
 
 
+def arguments() -> argparse.ArgumentParser:
+    return harness.parser(__doc__, seconds=8.0)
+
+
 def main() -> int:
-    args = harness.parser(__doc__, seconds=8.0).parse_args()
+    args = arguments().parse_args()
     machine.stay_off_the_target()
     console = measure(args)
     memory = harness.run_rounds("memory of the console", [partial(weight, args.seconds)], 1)

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,25 @@ async def test_no_view_shows_what_is_masked(http: aiohttp.ClientSession, service
     told = {field["path"]: field["value"] for field in detail["fields"]}
     assert told["tags.authorization"] == "***"
     assert told["tags.http.url"] == "http://shop/pay?key=***"
+
+
+async def test_masks_that_a_reload_brings_hold_for_what_is_kept(
+    http: aiohttp.ClientSession, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = service.loaded.settings
+    masked = replace(settings.admin, masked_tags=["upstream_*"])
+    loaded = replace(service.loaded, settings=replace(settings, admin=masked))
+    row = (await get(http, service, "/api/v1/spans?error=true"))["spans"][0]
+
+    async def shown() -> str:
+        return str((await get(http, service, f"/api/v1/spans/{row['id']}"))["received"])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(service, "loaded", loaded)
+        await until(lambda: service.views.samples.masks.hides("upstream_cluster"))
+        assert "stock" not in await shown()
+    await until(lambda: service.views.samples.masks.hides("authorization"))
+    assert "stock" in await shown()
 
 
 async def test_spans_are_found_by_what_they_are(

@@ -24,13 +24,18 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
-# Each decides about sockets that are bound once, at the start.
+# Each decides about sockets that are bound once, at the start, or about who may come to them.
 NEEDS_RESTART = (
     "receiver.listen",
     "receiver.trace_listen",
     "receiver.otlp.http.listen",
     "receiver.otlp.grpc.listen",
     "admin.listen",
+    "admin.token_file",
+    "admin.tls.cert_file",
+    "admin.tls.key_file",
+    "admin.tls.client_ca_file",
+    "admin.allowed_hosts",
     "service.only",
     "service.workers",
 )
