@@ -1,29 +1,24 @@
 """Judgement over a chaos run: what every acknowledged span, every double and every sum must come to.
 
-A request is *doubtful* when its sender may not have known that it was taken: it got no whole 2xx; or the 2xx took about
-as long as the sender waits, which may have hung up just before; or a process ended within ``NEWS_S`` after the 2xx was
-written, which is what a process may take to read it and note it down; or it was a piece of a request that was too
-large, which is over only when its last piece is.  Only what was in a doubtful request may come again.
+A request is *doubtful* when its sender may not have known that it was taken: it got no whole 2xx; or the sender hung up
+(killed, or at the end of its patience) within ``NEWS_S`` after the 2xx was written, which is what a process may take to
+read it and note it down; or it was a piece of a request that was too large, which is over only when its last piece is.
+Only what was in a doubtful request may come again.
 
 The service has a count of its own of what may come twice.  It survives every kill, so nothing may have come again that
 is not in it.
 """
 
-from bisect import bisect_left
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from tests.chaos import truth
 from tests.chaos.sink import Sink, Taken
-from tests.chaos.tree import REQUEST_TIMEOUT_S
 from tests.chaos.truth import Truth
 
 # From an answer's last byte to the journal: a turn of the loop, on a machine that others use as well.
 NEWS_S = 1.0
-# Of the sender's patience (``Tree``): its clock and ours began to run at different moments.
-_PATIENCE_SHARE = 0.7
 _STATES = ("delivered", "sampled_out", "blocked", "held")
 
 
@@ -62,7 +57,6 @@ def gaps(whole: dict[str, Any]) -> dict[str, int]:
 def judge(
     known: Truth,
     sink: Sink,
-    ends: Sequence[float],
     ledger: dict[str, Any] | None,
     again: dict[str, int] | None = None,
 ) -> Verdict:
@@ -77,9 +71,8 @@ def judge(
     found.expect(not lost, f"{len(lost)} acknowledged spans never arrived, such as {lost[:5]}")
     found.expect(not refused, f"{len(refused)} refused spans arrived, such as {refused[:5]}")
     found.expect(not sink.unread, f"lines that nobody understands: {sink.unread[:3]}")
-    moments = sorted(ends)
-    _judge_doubles(found, sink, moments)
-    _judge_red(found, sink, moments)
+    _judge_doubles(found, sink)
+    _judge_red(found, sink)
     if ledger is not None:
         _judge_ledger(found, sink, ledger)
     if again is not None:
@@ -87,39 +80,20 @@ def judge(
     return found
 
 
-def _lag_s(taken: Taken, ends: Sequence[float]) -> float | None:
-    """From its answer to the next end of a process; 0 if it was never answered, None if nothing ended."""
+def _lag_s(taken: Taken) -> float | None:
+    """From its answer until the sender hung up; 0 if it was never answered, None if more came on its connection."""
     if taken.answered_at is None:
         return 0.0
-    at = bisect_left(ends, taken.answered_at)
-    return ends[at] - taken.answered_at if at < len(ends) else None
+    return None if taken.hung_up_at is None else taken.hung_up_at - taken.answered_at
 
 
-def _is_doubtful(taken: Taken, ends: Sequence[float]) -> bool:
-    if taken.is_piece or _may_be_late(taken):
-        return True
-    lag_s = _lag_s(taken, ends)
-    return lag_s is not None and lag_s <= NEWS_S
+def _is_doubtful(taken: Taken) -> bool:
+    lag_s = _lag_s(taken)
+    return taken.is_piece or (lag_s is not None and lag_s <= NEWS_S)
 
 
-def _may_be_late(taken: Taken) -> bool:
-    if taken.answered_at is None:
-        return False
-    return taken.answered_at - taken.asked_at >= _PATIENCE_SHARE * REQUEST_TIMEOUT_S
-
-
-def _told(taken: Taken, ends: Sequence[float]) -> str:
-    if taken.answered_at is None:
-        return "never answered"
-    lag_s = _lag_s(taken, ends)
-    return (
-        f"answered after {taken.answered_at - taken.asked_at:.3f} s, the next end "
-        f"{'never' if lag_s is None else f'{lag_s:.3f} s later'}"
-    )
-
-
-def _judge_doubles(found: Verdict, sink: Sink, ends: Sequence[float]) -> None:
-    bound = sum(len(taken.spans) for taken in sink.requests if _is_doubtful(taken, ends))
+def _judge_doubles(found: Verdict, sink: Sink) -> None:
+    bound = sum(len(taken.spans) for taken in sink.requests if _is_doubtful(taken))
     newest = dict(sink.first)
     wrong: list[int] = []
     told = ""
@@ -127,11 +101,11 @@ def _judge_doubles(found: Verdict, sink: Sink, ends: Sequence[float]) -> None:
     for span, request in sink.again:
         before = sink.requests[newest[span]]
         newest[span] = request
-        if not _is_doubtful(before, ends):
+        if not _is_doubtful(before):
             wrong.append(span)
-            told = _told(before, ends)
-        elif not before.is_piece and not _may_be_late(before):
-            lag_max_s = max(lag_max_s, _lag_s(before, ends) or 0.0)
+            told = f"hung up {_lag_s(before)} s after it"
+        elif not before.is_piece:
+            lag_max_s = max(lag_max_s, _lag_s(before) or 0.0)
     found.figures |= {
         "duplicates": len(sink.again),
         "duplicates_bound": bound,
@@ -144,7 +118,7 @@ def _judge_doubles(found: Verdict, sink: Sink, ends: Sequence[float]) -> None:
     found.expect(len(sink.again) <= bound, f"{len(sink.again)} duplicates, bound {bound}")
 
 
-def _judge_red(found: Verdict, sink: Sink, ends: Sequence[float]) -> None:
+def _judge_red(found: Verdict, sink: Sink) -> None:
     """Series by series, three sums: spans that arrived <= sum <= the same + what was in doubtful requests."""
     arrived = Counter(truth.series_of(span) for span in sink.first)
     errors = Counter(truth.series_of(span) for span in sink.first if truth.is_error(span))
@@ -155,7 +129,7 @@ def _judge_red(found: Verdict, sink: Sink, ends: Sequence[float]) -> None:
             counts: Counter[int] = getattr(taken, name)
             if counts:
                 total.update(counts)
-                if _is_doubtful(taken, ends):
+                if _is_doubtful(taken):
                     doubtful.update(counts)
         surplus = total.total() - wanted.total()
         found.figures |= {f"red_{name}": total.total(), f"red_{name}_surplus": surplus}

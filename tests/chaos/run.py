@@ -112,7 +112,7 @@ class Chaos:
         reading.cancel()
         await asyncio.wait({reading})
         code = await self.tree.stop()
-        verdict = judge(self.truth, self.sink, self.tree.ends, ledger, again)
+        verdict = judge(self.truth, self.sink, ledger, again)
         verdict.expect(again is not None, "nobody said what may be doubled")
         verdict.expect(code == 0, f"after SIGTERM the exit code was {code}")
         verdict.expect(
@@ -191,7 +191,6 @@ class Chaos:
         self.tree.reload()
         await asyncio.sleep(self._random.uniform(0.0, 1.0))
         await self._kill_worker()
-        self.tree.ends.append(time.monotonic())
 
     async def _kill_parent_and_orphans(self) -> None:
         orphans = await self.tree.kill_parent()

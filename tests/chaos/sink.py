@@ -46,11 +46,12 @@ _COUNTS = re.compile(rb"#(\d+) ")
 class Taken:
     """One request's lines.  ``answered_at`` (monotonic seconds): all of a 2xx was written; None: never.
 
-    ``asked_at``: its first byte was there.
+    ``hung_up_at``: the sender closed the connection and had sent nothing behind it, so it may not have read the answer.
+    Who sends another request on a connection has heard what the last one came to.
     ``is_piece``: some of its lines were in a request that was too large.  The others may be yet to come.
     """
 
-    asked_at: float = 0.0
+    hung_up_at: float | None = None
     answered_at: float | None = None
     is_piece: bool = False
     spans: list[int] = field(default_factory=list)
@@ -110,19 +111,24 @@ class Sink:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
+        last: list[Taken] = []
         try:
-            while await self._request(reader, writer):
+            while await self._request(reader, writer, last):
                 pass
         except (OSError, asyncio.IncompleteReadError):
             # The sender went away, or was killed.
-            pass
+            for taken in last:
+                taken.hung_up_at = time.monotonic()
         finally:
             self._writers.discard(writer)
             writer.transport.abort()
 
-    async def _request(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    async def _request(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, last: list[Taken]
+    ) -> bool:
+        """Whether the connection goes on; ``last`` is what came in its last request, if that was taken."""
         first = await reader.readexactly(1)
-        asked_at = time.monotonic()
+        last.clear()
         head = first + await reader.readuntil(b"\r\n\r\n")
         headers = {
             name.strip().lower(): value.strip()
@@ -149,7 +155,7 @@ class Sink:
             await self._calm.wait()
             return False
         taken = self._take(body)
-        taken.asked_at = asked_at
+        last.append(taken)
         if mode == TAKEN_HOLE:
             await self._calm.wait()
         if mode in (TAKEN_HOLE, TAKEN_RESET):

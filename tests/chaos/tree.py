@@ -16,19 +16,16 @@ from tests.e2e.processes import ROOT, plain_environment, tracefwd
 
 # Far above what anything takes on a machine whose cores others use as well.
 PATIENCE_S = 60.0
-# What a sender of ours waits for an answer.
-REQUEST_TIMEOUT_S = 1.0
 _LOOK_AGAIN_S = 0.01
 _ADMIN_S_MAX = 10.0
 
 
 class Tree:
-    """``tracefwd run`` with its workers.  ``ends`` are the moments (monotonic seconds) at which a process ended."""
+    """``tracefwd run`` with its workers."""
 
     def __init__(self, folder: Path, sink_port: int, random: Random) -> None:
         self.folder = folder
         self.intake, self.admin = free_port(), free_port()
-        self.ends: list[float] = []
         self.kills = 0
         self.starts = 0
         self._sink_port = sink_port
@@ -53,7 +50,7 @@ class Tree:
             "admin": {"listen": f"127.0.0.1:{self.admin}"},
             "exporter": {
                 "targets": [target],
-                "request_timeout": f"{REQUEST_TIMEOUT_S:g}s",
+                "request_timeout": "1s",
                 "connect_timeout": "1s",
                 "batch_age_max": "100ms",
                 "batch_bytes_max": "64KiB",
@@ -109,7 +106,6 @@ class Tree:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
             self.kills += 1
-        self.ends.append(time.monotonic())
 
     async def kill_parent(self) -> list[int]:
         """Its workers are orphans now."""
@@ -128,15 +124,12 @@ class Tree:
             for pid in list(self._orphans):
                 if not _lives(pid):
                     self._orphans.discard(pid)
-                    self.ends.append(time.monotonic())
             self._check(give_up_at, "orphans gone")
             await asyncio.sleep(_LOOK_AGAIN_S)
 
     def reload(self) -> None:
         assert self._parent is not None
         self._parent.send_signal(signal.SIGHUP)
-        # The old workers leave some time from now.
-        self.ends.append(time.monotonic())
 
     async def stop(self) -> int:
         """SIGTERM; the exit code."""
@@ -145,7 +138,6 @@ class Tree:
         async with asyncio.timeout(PATIENCE_S):
             code = await self._parent.wait()
         self._parent = None
-        self.ends.append(time.monotonic())
         return code
 
     async def close(self) -> None:
