@@ -82,7 +82,7 @@ real-proxy: $(BIN)/.run ## send everything through the real Wavefront proxy: JAR
 fuzz: $(BIN)/.dev ## throw mutated bytes at the intake for ten minutes
 	$(BIN)/python tests/fuzz/run.py --seconds 600
 
-chaos: $(BIN)/.dev ## a thousand rounds of kills and faults; nothing acknowledged may be lost
+chaos: $(BIN)/.dev ## a thousand rounds of kills and faults, three quarters of an hour; nothing acknowledged may be lost
 	$(BIN)/python tests/chaos/run.py --rounds 1000
 
 soak: $(BIN)/.dev ## an hour of steady load with exchanges of workers; memory and latency must stay flat
