@@ -18,7 +18,7 @@ from tests.chaos.sink import Sink, Taken
 from tests.chaos.truth import Truth
 
 # From an answer's last byte to the journal: a turn of the loop, on a machine that others use as well.
-NEWS_S = 1.0
+NEWS_S = 0.5
 _STATES = ("delivered", "sampled_out", "blocked", "held")
 
 
