@@ -30,6 +30,7 @@ METHOD = f"/{SERVICE}/Export"
 # Envoy's two worker threads each, of sixteen sidecars.
 CONNECTIONS = 32
 WARM_UP_S = 1.5
+_READY_TIMEOUT_S = 30.0
 HTTP_SHARE_MIN, GRPC_SHARE_MIN = 0.60, 0.70
 
 _EMPTY = """
@@ -107,6 +108,7 @@ def _until_delivered(sink: harness.Sink, wanted: int) -> None:
 
 async def _drive(port: int, envoys: list[list[bytes]], seconds: float) -> tuple[int, int, float]:
     """(calls answered, calls that failed, seconds): each connection calls again when it was answered."""
+    await _until_served(port)
     begin = time.perf_counter()
     end = begin + seconds
     failed = 0
@@ -127,6 +129,12 @@ async def _drive(port: int, envoys: list[list[bytes]], seconds: float) -> tuple[
 
     answered = sum(await asyncio.gather(*map(envoy, envoys)))
     return answered - failed, failed, time.perf_counter() - begin
+
+
+async def _until_served(port: int) -> None:
+    """A server that has answered its health page may have yet to open this port."""
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        await asyncio.wait_for(channel.channel_ready(), _READY_TIMEOUT_S)
 
 
 def _empty(port: int) -> Server:
