@@ -313,11 +313,21 @@ class RedKey(NamedTuple):
     tags: tuple[tuple[str, str], ...]
 
 
+SCALE = 6
+"""Of the duration sketch's buckets, as OTLP's exponential histograms count it."""
+ZERO_INDEX = -2
+"""Their index for durations of 0: below every index of 1 us or more (that of 1 us is -1, at every scale)."""
+
+
 class Centroids(NamedTuple):
-    """A distribution of one minute: ``bins`` are (count, sum in microseconds), ascending, count > 0."""
+    """A distribution of one minute: ``bins`` are (count, sum in microseconds), ascending, count > 0.
+
+    ``buckets`` are the sketch's own, which may be more than a line has room for: index -> [count, sum].
+    """
 
     minute_s: int
     bins: list[tuple[int, int]]
+    buckets: Mapping[int, Sequence[int]] = {}
 
 
 class RedPoint(NamedTuple):

@@ -6,6 +6,7 @@ than carrying the number along, because it is asked only after an answer was los
 
 import re
 
+from tracefwd.exporter import otlp_frames
 from tracefwd.model import Signal
 
 # The counters of spans; errors and times count the same spans again.
@@ -25,6 +26,8 @@ class Again:
 
 def red_spans(signal: str, lines: bytes) -> int:
     """0 for lines that are no RED: spans, heartbeats."""
+    if otlp_frames.is_framed(lines):
+        return otlp_frames.red_spans(lines)
     if signal == Signal.POINTS:
         return sum(map(int, _INVOCATIONS.findall(lines)))
     if signal == Signal.DISTRIBUTIONS:

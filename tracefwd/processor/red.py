@@ -205,7 +205,7 @@ class RedAggregator:
         return point
 
     def _centroids(self, minute_s: int, buckets: Buckets) -> Centroids:
-        return Centroids(minute_s, centroids(buckets, self._centroids_max)[0])
+        return Centroids(minute_s, centroids(buckets, self._centroids_max)[0], buckets)
 
     def _turn(self, now_s: int) -> None:
         """A minute is over (or the clock was set back): later spans get buckets of their own."""

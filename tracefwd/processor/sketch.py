@@ -12,10 +12,9 @@ aligned buckets), which squares the base each time: ``width(scale)`` is the boun
 
 from math import ceil, log2
 
-SCALE = 6
+from tracefwd.model import SCALE, ZERO_INDEX
+
 _BUCKETS_PER_DOUBLING = 1 << SCALE
-# Below every index of a duration >= 1 us (that of 1 us is -1, at every scale).
-ZERO_INDEX = -2
 
 Buckets = dict[int, list[int]]
 """Bucket index -> [count, sum in microseconds]."""
@@ -51,3 +50,6 @@ def _scale_down(buckets: Buckets) -> Buckets:
         into[0] += count
         into[1] += total
     return merged
+
+
+__all__ = ["SCALE", "ZERO_INDEX", "Buckets", "centroids", "index_of", "width"]
