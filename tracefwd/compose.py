@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tracefwd.errors import ConfigError
 from tracefwd.exporter.lines import LineWriter
+from tracefwd.exporter.otlp_writer import OtlpWriter
 from tracefwd.model import Ingest, Mapper
-from tracefwd.pipeline import Destination, LineParts, Pipeline
+from tracefwd.pipeline import Destination, LineParts, Pipeline, Writer
 from tracefwd.processor.istio import make_istio_mapper
 from tracefwd.processor.line_check import make_line_check
 from tracefwd.processor.red import RedAggregator
@@ -141,7 +142,10 @@ def _line_ruled(settings: Settings, mapper: Mapper) -> RuledMapper | None:
 
 
 def make_writer(target: TargetSettings, settings: Settings) -> LineWriter:
-    """The writer for one target; equal ``writer_key`` means equal bytes."""
+    """The writer of Wavefront lines for one target; equal ``writer_key`` means equal bytes.
+
+    For a target of OTLP: the lines that direct ingestion would get, for people to read.
+    """
     key = writer_key(target, settings)
     return LineWriter(
         span_logs=key.span_logs,
@@ -160,11 +164,12 @@ class WriterKey(NamedTuple):
     sampled_mark: bool
     line_bytes_max: int
     point_line_bytes_max: int
+    otlp: bool = False
 
 
 def writer_key(target: TargetSettings, settings: Settings) -> WriterKey:
-    if target.kind == "direct":
-        return WriterKey(True, True, 0, 0)
+    if target.kind != "proxy":
+        return WriterKey(True, True, 0, 0, target.kind == "otlp")
     version = proxy_version(settings.exporter.proxy_version)
     line_bytes_max = point_line_bytes_max = 0
     if target.traces.startswith("tcp://") and version < _TCP_LINES_SINCE:
@@ -188,11 +193,11 @@ def make_pipeline(
 ) -> Pipeline:
     """Targets that want the same bytes share one writer, so that spans are rendered once for them."""
     parts = make_parts(settings)
-    outlets: dict[WriterKey, tuple[LineWriter, list[Destination]]] = {}
+    outlets: dict[WriterKey, tuple[Writer, list[Destination]]] = {}
     for options, target in targets:
         key = writer_key(options, settings)
         if key not in outlets:
-            outlets[key] = (make_writer(options, settings), [])
+            outlets[key] = (OtlpWriter() if key.otlp else make_writer(options, settings), [])
         outlets[key][1].append(target)
     lines = LineParts(
         partial(read_lines, exact=settings.mapping.exact),

@@ -404,6 +404,7 @@ class Outcome(Struct, gc=False, frozen=True):
     ``reason`` is short and bounded (``http_503``, ``timeout``, ``connect``); ``detail`` is for a
     person, without secrets.
     ``ambiguous``: no answer came, but the target may have taken the lines: sending them again may double them.
+    ``refused_items``: of a delivered batch, those that the target did not take and never will; ``detail`` says why.
     """
 
     verdict: str
@@ -411,6 +412,7 @@ class Outcome(Struct, gc=False, frozen=True):
     detail: str = ""
     retry_after_ms: int | None = None
     ambiguous: bool = False
+    refused_items: int = 0
 
 
 class Stored(Struct, eq=False, gc=False):

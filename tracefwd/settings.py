@@ -329,7 +329,9 @@ class RetrySettings:
 class TargetSettings:
     name: str = option("primary", "Name in the ledger and in metrics.")
     kind: str = option(
-        "proxy", "A Wavefront proxy, or direct ingestion.", choices=("proxy", "direct")
+        "proxy",
+        "A Wavefront proxy, direct ingestion, or whatever takes OTLP.",
+        choices=("proxy", "direct", "otlp"),
     )
     role: str = option(
         "primary",
@@ -342,11 +344,24 @@ class TargetSettings:
     metrics: str = option(
         "", "proxy: http://HOST:2878 (pushListenerPorts), or tcp://HOST:2878.", unit="url"
     )
-    url: str = option("", "direct: https://INSTANCE.wavefront.com", unit="url")
+    url: str = option(
+        "",
+        "direct: https://INSTANCE.wavefront.com; otlp: http://HOST:4318 (http) or http://HOST:4317 (grpc), https:// with TLS.",
+        unit="url",
+    )
+    protocol: str = option(
+        "http",
+        "otlp: protobuf over HTTP (/v1/traces and /v1/metrics behind the URL), or gRPC.",
+        choices=("http", "grpc"),
+    )
     token_file: str = option(
         "",
-        "File with the API token (direct, or a proxy with authMethod); read again when it changes.",
+        "File with the API token (direct, otlp, or a proxy with authMethod); read again when it changes.",
         unit="secret_path",
+    )
+    token_header: str = option(
+        "Authorization",
+        "otlp: the header for the token; Authorization has 'Bearer TOKEN', any other the bare token.",
     )
     csp_base: str = option(
         "https://console.cloud.vmware.com", "direct: base of the CSP token exchange.", unit="url"

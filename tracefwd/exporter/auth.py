@@ -125,7 +125,7 @@ class SecretFile:
 
 
 class FileToken:
-    """A Wavefront API token from a file."""
+    """A token from a file."""
 
     def __init__(self, path: str) -> None:
         self._file = SecretFile(path)

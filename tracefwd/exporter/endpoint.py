@@ -3,7 +3,7 @@
 A Wavefront proxy takes spans and span logs at ``traces``, points and distributions at ``metrics``, and tells lines
 apart by itself (versions before 7.0 know no ``f=`` there).  Only where the operator's own URL names a format
 (port 2878 with ``?f=trace``) does the other signal of that URL get its own.  Direct ingestion is
-``<url>/report?f=...`` for all four.
+``<url>/report?f=...`` for all four.  OTLP has one path for traces and one for metrics (gRPC: services).
 """
 
 import re
@@ -20,10 +20,18 @@ FORMATS = {
     Signal.DISTRIBUTIONS: "histogram",
 }
 _FORMAT_KEYS = ("f", "format")
+# Span logs travel inside their spans.
+_OTLP_PATHS = {
+    Signal.SPANS: "/v1/traces",
+    Signal.POINTS: "/v1/metrics",
+    Signal.DISTRIBUTIONS: "/v1/metrics",
+}
 
 
 def endpoints(settings: TargetSettings) -> dict[Signal, str]:
     """A URL for every signal that the target takes; a signal without one is left out."""
+    if settings.kind == "otlp":
+        return {signal: _otlp_url(settings.url, path) for signal, path in _OTLP_PATHS.items()}
     if settings.kind == "direct":
         return {signal: _report_url(settings.url, FORMATS[signal]) for signal in Signal}
     urls = {
@@ -61,6 +69,13 @@ def _report_url(url: str, format_name: str) -> str:
     rest = [(key, value) for key, value in parse_qsl(parts.query) if key not in _FORMAT_KEYS]
     query = urlencode([("f", format_name), *rest])
     return SplitResult(parts.scheme, parts.netloc, path, query, "").geturl()
+
+
+def _otlp_url(url: str, path: str) -> str:
+    """The signal's path behind the base, as the specification says of an endpoint for all signals."""
+    parts = urlsplit(url)
+    base = re.sub(r"/v1/(traces|metrics)/?$", "", parts.path).rstrip("/")
+    return parts._replace(path=base + path).geturl()
 
 
 def _own_format(url: str, format_name: str) -> str:

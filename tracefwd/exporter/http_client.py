@@ -42,12 +42,16 @@ class UnreachableError(TracefwdError):
 
 
 class Response(Struct, frozen=True):
-    """An answer; ``text`` is the beginning of its body."""
+    """An answer; ``body`` is the beginning of its body."""
 
     status: int
-    text: str = ""
+    body: bytes = b""
     retry_after: str | None = None
     location: str | None = None
+
+    @property
+    def text(self) -> str:
+        return self.body.decode("utf-8", "replace")
 
 
 # Without a connection nothing can have arrived.
@@ -114,7 +118,7 @@ class HttpClient:
             ) as answer:
                 return Response(
                     status=answer.status,
-                    text=await _beginning(answer),
+                    body=await _beginning(answer),
                     retry_after=answer.headers.get("Retry-After"),
                     location=answer.headers.get("Location"),
                 )
@@ -156,8 +160,8 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-async def _beginning(answer: aiohttp.ClientResponse) -> str:
-    """The first bytes of the body; "" if it broke off, because the status has said what matters."""
+async def _beginning(answer: aiohttp.ClientResponse) -> bytes:
+    """The first bytes of the body; none if it broke off, because the status has said what matters."""
     data = b""
     try:
         while len(data) < ANSWER_BYTES_MAX:
@@ -166,8 +170,8 @@ async def _beginning(answer: aiohttp.ClientResponse) -> str:
                 break
             data += chunk
     except (aiohttp.ClientError, OSError):
-        return ""
-    return data.decode("utf-8", "replace")
+        return b""
+    return data
 
 
 def _translated(failure: BaseException) -> UnreachableError:

@@ -16,7 +16,11 @@ from tracefwd.model import Outcome
 
 # Of an answer's text, shown to a person: the first sentence, not a page.
 DETAIL_LENGTH_MAX = 200
-_CONTENT_TYPES = {"proxy": "text/plain; charset=utf-8", "direct": "application/octet-stream"}
+_CONTENT_TYPES = {
+    "proxy": "text/plain; charset=utf-8",
+    "direct": "application/octet-stream",
+    "otlp": "application/x-protobuf",
+}
 _AUTHORIZATION = re.compile(r"\b(bearer|basic)\s+\S+", re.IGNORECASE)
 _BLANKS = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
 
@@ -35,13 +39,21 @@ class HttpSender:
 
     takes_gzip = True
 
-    def __init__(self, client: HttpClient, auth: Credentials, kind: str, url: str) -> None:
+    def __init__(
+        self,
+        client: HttpClient,
+        auth: Credentials,
+        kind: str,
+        url: str,
+        token_header: str = "Authorization",  # noqa: S107 - a header's name
+    ) -> None:
         self.shown = shown(url)
         self._client = client
         self._auth = auth
         self._kind = kind
         self._url = url
         self._headers = {"Content-Type": _CONTENT_TYPES[kind]}
+        self._token_header = token_header
 
     async def send(self, data: bytes, encoding: str) -> Outcome:
         headers = self._headers.copy()
@@ -50,7 +62,7 @@ class HttpSender:
         try:
             authorization = await self._auth.header()
             if authorization:
-                headers["Authorization"] = authorization
+                headers |= authorizing(self._token_header, authorization)
             answer = await self._client.post(self._url, data, headers)
         except CredentialsError as problem:
             return Outcome(verdicts.RETRY, "auth", str(problem))
@@ -65,7 +77,7 @@ class HttpSender:
     def _judge(self, answer: Response, authorization: str) -> Outcome:
         verdict = verdicts.verdict(self._kind, answer.status)
         if verdict == verdicts.DELIVERED:
-            return Outcome(verdict)
+            return self._delivered(answer)
         if verdict == verdicts.RETRY and answer.status in (401, 403):
             self._auth.refused(authorization)
         wait_ms = retry_after_ms(answer.retry_after, time.time())
@@ -77,21 +89,45 @@ class HttpSender:
             ambiguous=verdicts.is_ambiguous(answer.status),
         )
 
+    def _delivered(self, answer: Response) -> Outcome:
+        return Outcome(verdicts.DELIVERED)
+
     def _detail(self, answer: Response) -> str:
         words = f"HTTP {answer.status}"
         if answer.status // 100 == 3:
             words += f" to {shown(self._masked(answer.location or 'nowhere'))}; {_REDIRECT}"
-        elif answer.status in (401, 403) and (answer.status == 401 or self._kind == "direct"):
+        elif answer.status in (401, 403) and (answer.status == 401 or self._kind != "proxy"):
             words += f"; {self._auth.advice()}"
         elif answer.status in _ADVICE:
             words += f"; {_ADVICE[answer.status]}"
-        text = _BLANKS.sub(" ", self._masked(answer.text)).strip()
-        if len(text) > DETAIL_LENGTH_MAX:
-            text = text[: DETAIL_LENGTH_MAX - 3] + "..."
+        text = self._shown(self._words(answer))
         return f"{words}: {text}" if text else words
 
+    def _words(self, answer: Response) -> str:
+        """What the target says for a person."""
+        return answer.text
+
+    def _shown(self, text: str) -> str:
+        return shown_words(text, self._auth)
+
     def _masked(self, text: str) -> str:
-        for secret in self._auth.secrets():
-            if secret:
-                text = text.replace(secret, "***")
-        return _AUTHORIZATION.sub(r"\1 ***", text)
+        return masked(text, self._auth)
+
+
+def authorizing(header: str, authorization: str) -> dict[str, str]:
+    """Only ``Authorization`` names the scheme."""
+    is_usual = header.lower() == "authorization"
+    return {header: authorization if is_usual else authorization.removeprefix("Bearer ")}
+
+
+def masked(text: str, auth: Credentials) -> str:
+    for secret in auth.secrets():
+        if secret:
+            text = text.replace(secret, "***")
+    return _AUTHORIZATION.sub(r"\1 ***", text)
+
+
+def shown_words(text: str, auth: Credentials) -> str:
+    """A target's words on one line, short, without secrets of ours."""
+    text = _BLANKS.sub(" ", masked(text, auth)).strip()
+    return text if len(text) <= DETAIL_LENGTH_MAX else text[: DETAIL_LENGTH_MAX - 3] + "..."

@@ -233,7 +233,7 @@ class Lane:
         flight = self._held.flights.pop(task, None)
         if flight is None:  # abandoned by the drain, and counted there
             return
-        outcome = outcome_of(task, self.books.log.fault)
+        outcome = outcome_of(task, flight.batch.items, self.books.log.fault)
         if flight.is_probe:
             flight.route.breaker.probed()
         flight.route.attempted(flight.batch, outcome)
@@ -249,7 +249,9 @@ class Lane:
         self._held.leave(batch)
         if batch.stored is not None or not batch.old:
             self._searches = SEARCHES_MAX
-        self.books.delivered(batch, unacknowledged=outcome.verdict == verdicts.UNACKNOWLEDGED)
+        if outcome.refused_items:
+            self.books.refused_some(batch, outcome, flight.route.where, self._now())
+        self.books.delivered(batch, outcome)
 
     def _rejected(self, flight: Flight, outcome: Outcome) -> None:
         self._reached(flight)

@@ -87,12 +87,26 @@ class LaneBooks:
 
     # The end of a batch, or of a part of one.
 
-    def delivered(self, batch: Batch, *, unacknowledged: bool) -> None:
-        self.account.delivered += batch.items
+    def delivered(self, batch: Batch, outcome: Outcome) -> None:
+        """But for those that were refused, which the books have already."""
+        items = batch.items - outcome.refused_items
+        self.account.delivered += items
         if batch.origin is not None:
-            if unacknowledged:
-                batch.origin.note(batch.items, "unacknowledged")
-            self._over(batch, "delivered")
+            if outcome.verdict == verdicts.UNACKNOWLEDGED:
+                batch.origin.note(items, "unacknowledged")
+            if batch.origin.over(items, "delivered"):
+                self.finish(batch.origin)
+
+    def refused_some(self, batch: Batch, outcome: Outcome, where: str, now: float) -> None:
+        """A part of a batch that is delivered otherwise; which lines, the target does not say."""
+        items = outcome.refused_items
+        self.account.reject("refused", items)
+        self.refusals.add(f"{where} refused some {self._at[1]}: {outcome.detail}", items, now)
+        self._show(Reject("refused", where, f"{items} of {batch.items}: {outcome.detail}"))
+        self.log.rejected("refused", items, where, outcome.detail)
+        if batch.origin is not None:
+            batch.origin.items -= items
+            batch.origin.note(items, "rejected", "refused")
 
     def rejected(self, batch: Batch, outcome: Outcome, where: str, now: float) -> None:
         reason = verdicts.ledger_reason(outcome)

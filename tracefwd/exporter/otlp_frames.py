@@ -4,9 +4,9 @@ Line     number ESC \\x03 resource ESC \\x03 item LF        LF in the two is ESC
 Request  resource_spans (or resource_metrics): one for each resource, its items in their order
 
 ``number`` says in digits how many spans' RED the line carries (0 for spans), for who has to count what may have been
-sent twice (``doubled.py``).  ``resource`` is an encoded ``Resource``, ``item`` an encoded ``Span`` or ``Metric``.  Escaping
-and undoing it are searches in C; protobuf's own framing would have every batch, split and search for a bad line
-read lengths.  Pure.
+sent twice (``doubled.py``).  ``resource`` is an encoded ``Resource``, ``item`` an encoded ``Span`` or ``Metric``.
+Escaping and undoing it are searches in C; with protobuf's own framing every batch, split and search for a bad line
+would have to read lengths.  Pure.
 """
 
 from tracefwd import __version__

@@ -1,12 +1,12 @@
 """Spans and RED as OTLP: what ``lines.py`` is for Wavefront.
 
-A span's identity becomes its resource (``service.name``, ``service.namespace`` for the application, ``service.version``
-for the shard, ``k8s.cluster.name``, ``service.instance.id`` for the source), its tags become attributes under the names of
+A span's identity becomes its resource: ``service.name``, ``service.namespace`` (the application), ``service.version``
+(the shard), ``k8s.cluster.name``, ``service.instance.id`` (the source).  Its tags become attributes under the names of
 OpenTelemetry's stable semantic conventions where these have one, else under their own.  Span logs become events.
 
-RED goes out under the names of the collector's span metrics connector, so that its dashboards fit:
-``traces.span.metrics.calls`` (delta sums) and ``traces.span.metrics.duration`` (exponential histograms: the very buckets of
-the sketch, in microseconds).  Errors are told apart by ``status.code``.  Heartbeats are Wavefront's own affair and stay.
+RED goes out under the names of the collector's span metrics connector, so that its dashboards fit: delta sums
+``traces.span.metrics.calls`` and exponential histograms ``traces.span.metrics.duration`` (the very buckets of the
+sketch, in microseconds).  Errors are told apart by ``status.code``.  Heartbeats are Wavefront's own and stay behind.
 
 A record is one line (``otlp_frames.py``).  Memo tables are bounded.  Pure.
 """
@@ -52,10 +52,8 @@ _KIND_NAMES = {
     1: "INTERNAL",
     0: "UNSPECIFIED",
 }
-# Said by the resource, the kind, or the status.
-_SAID = frozenset(
-    {"application", "service", "cluster", "shard", "span.kind", "_spanSecondaryId", "error"}
-)
+# Said by the resource or the kind.  ``error`` stays beside the status: Envoy says it in its own OTLP, too.
+_SAID = frozenset({"application", "service", "cluster", "shard", "span.kind", "_spanSecondaryId"})
 _MESSAGE = "error.message"
 _RENAMED = {
     "http.method": "http.request.method",

@@ -9,6 +9,8 @@ import asyncio
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+from msgspec.structs import replace
+
 from tracefwd.exporter import verdicts
 from tracefwd.exporter.batch import Batch
 from tracefwd.exporter.breaker import Breaker
@@ -58,7 +60,7 @@ class Route:
         """Count an attempt's result, whatever it is."""
         result = outcome.reason or verdicts.DELIVERED
         self._results[result] = self._results.get(result, 0) + 1
-        if outcome.reason == "" or outcome.reason.startswith("http_"):
+        if outcome.reason == "" or outcome.reason.startswith(("http_", "grpc_")):
             self._sent_bytes += len(batch.data)
 
     def finished(self, batch: Batch, outcome: Outcome) -> None:
@@ -67,11 +69,13 @@ class Route:
         if outcome.verdict == verdicts.REJECTED:
             self.account.reject(verdicts.ledger_reason(outcome), batch.items)
             return
-        self.account.delivered += batch.items
+        if outcome.refused_items:
+            self.account.reject("refused", outcome.refused_items)
+        self.account.delivered += batch.items - outcome.refused_items
         if outcome.verdict == verdicts.UNACKNOWLEDGED:
             self._unacknowledged += batch.items
         else:
-            self._acknowledged += batch.items
+            self._acknowledged += batch.items - outcome.refused_items
 
     def returned(self, batch: Batch) -> None:
         """The batch goes back to the lane (or is given up there)."""
@@ -105,13 +109,18 @@ class Flight(NamedTuple):
     is_probe: bool
 
 
-def outcome_of(task: "asyncio.Task[Outcome]", fault: Callable[[BaseException], None]) -> Outcome:
-    """What a send came to; a bug in a sender is a failed attempt, and ``fault`` hears of it."""
+def outcome_of(
+    task: "asyncio.Task[Outcome]", items: int, fault: Callable[[BaseException], None]
+) -> Outcome:
+    """What a send of so many lines came to; a bug in a sender is a failed attempt, and ``fault`` hears of it."""
     if task.cancelled():
         return Outcome(verdicts.RETRY, "internal", "cancelled from outside", ambiguous=True)
     failure = task.exception()
     if failure is None:
-        return task.result()
+        outcome = task.result()
+        # What is one line here may be several points there.
+        most = min(outcome.refused_items, items)
+        return outcome if most == outcome.refused_items else replace(outcome, refused_items=most)
     fault(failure)
     text = f"a fault of tracefwd's own: {type(failure).__name__}"
     return Outcome(verdicts.RETRY, "internal", text, ambiguous=True)

@@ -24,26 +24,48 @@ OUTCOMES: dict[str, dict[int, str]] = {
     "proxy": _LATER | {403: REJECTED},
     # The backend refuses a request for one bad line in it; a proxy takes every line and says nothing.
     "direct": _LATER | {403: RETRY, 400: BISECT},
+    # OTLP names what may be sent again, 429 and the three of gateways; credentials may rotate.
+    "otlp": dict.fromkeys((401, 403, 407, 429, 502, 503, 504), RETRY) | {413: SPLIT, 400: BISECT},
 }
 _BY_CLASS = {2: DELIVERED, 3: REJECTED, 4: REJECTED}
+_BY_CLASS_OTLP = {**_BY_CLASS, 5: REJECTED}
+
+GRPC_OUTCOMES = {
+    "OK": DELIVERED,
+    # Those that the OTLP specification calls retryable.
+    **dict.fromkeys(
+        ("CANCELLED", "DEADLINE_EXCEEDED", "ABORTED", "OUT_OF_RANGE", "UNAVAILABLE", "DATA_LOSS"),
+        RETRY,
+    ),
+    # Not retryable by the specification, but mended by a better token.
+    "UNAUTHENTICATED": RETRY,
+    "PERMISSION_DENIED": RETRY,
+    "INVALID_ARGUMENT": BISECT,
+}
+"""By gRPC's name of a status; all others can never succeed, but ``RESOURCE_EXHAUSTED``: see ``otlp_grpc_sender``."""
 
 _NAMED = frozenset(int(status) for status in HTTPStatus)
 
 # Failures that a person mends, by a better token.
-CREDENTIALS = frozenset({"auth", "http_401", "http_403"})
+_REFUSED_CREDENTIALS = frozenset(
+    {"http_401", "http_403", "grpc_unauthenticated", "grpc_permission_denied"}
+)
+CREDENTIALS = _REFUSED_CREDENTIALS | {"auth"}
 # Of these, what the target itself says: no hurry mends it.
-PAUSING = frozenset({"http_401", "http_403"})
+PAUSING = _REFUSED_CREDENTIALS
 # Gateways that lost sight of a request, which may have arrived behind them.
 _AMBIGUOUS_STATUSES = frozenset({502, 504})
 # Failures where somebody answered: another destination would not be better.
 _ANSWERED = frozenset(
-    {"auth", *(f"http_{status}" for status in (401, 403, 406, 407, 408, 425, 429))}
+    {"auth", "grpc_resource_exhausted", *_REFUSED_CREDENTIALS}
+    | {f"http_{status}" for status in (406, 407, 408, 425, 429)}
 )
 
 
 def verdict(kind: str, status: int) -> str:
-    """One of the words of ``Outcome.verdict``; ``kind`` is the target's, proxy or direct."""
-    return OUTCOMES[kind].get(status) or _BY_CLASS.get(status // 100, RETRY)
+    """One of the words of ``Outcome.verdict``; ``kind`` is the target's."""
+    by_class = _BY_CLASS_OTLP if kind == "otlp" else _BY_CLASS
+    return OUTCOMES[kind].get(status) or by_class.get(status // 100, RETRY)
 
 
 def reason(status: int) -> str:

@@ -46,7 +46,9 @@ _STANDARD_PATHS = ("/api/v2/spans", "/api/v1/spans")
 _PATH = re.compile(r"/[^\s?#]*")
 _FLAG = re.compile(r"[A-Z]{1,16}")
 _TARGET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-_DIRECT_ONLY = ("url", "csp_token_file", "csp_app_id", "csp_app_secret_file", "csp_org_id")
+_CSP_ONLY = ("csp_token_file", "csp_app_id", "csp_app_secret_file", "csp_org_id")
+_DIRECT_ONLY = ("url", *_CSP_ONLY)
+_HEADER_NAME = re.compile(r"[A-Za-z0-9-]{1,64}")
 _PROXY_ONLY = ("traces", "metrics")
 
 
@@ -307,10 +309,13 @@ def _check_targets(settings: Settings, report: Report) -> None:
         if target.kind == "proxy":
             spans_wanted = settings.service.only != "metrics"
             _check_proxy(target, target_key, report, spans_wanted=spans_wanted)
-        else:
+        elif target.kind == "direct":
             _check_direct(target, target_key, report)
+        else:
+            _check_otlp(target, target_key, report)
     if unread or any(report.is_broken(f"{name}.role") for name in keys):
         return
+    _check_failovers(targets, keys, report)
     primaries = sum(target.role == "primary" for target in targets)
     if targets and not primaries:
         reason = (
@@ -377,6 +382,39 @@ def _check_direct(target: TargetSettings, key: str, report: Report) -> None:
     elif len(given) > 1:
         reason = f"{' and '.join(given)} are given, but a target has one credential; keep one"
         report.refuse(key, reason)
+
+
+def _check_otlp(target: TargetSettings, key: str, report: Report) -> None:
+    if not report.is_broken(f"{key}.url"):
+        if not target.url:
+            example = "4317" if target.protocol == "grpc" else "4318"
+            reason = f"an otlp target needs it; write http://HOST:{example}, or https:// with TLS"
+            report.refuse(f"{key}.url", reason, place=report.places.get(key, ""))
+        elif not target.url.startswith(("http://", "https://")):
+            reason = "is no URL for OTLP; write http:// or https://, also for gRPC"
+            report.refuse(f"{key}.url", reason, shown=target.url)
+    _refuse_foreign(target, _PROXY_ONLY, "proxy", key, report)
+    _refuse_foreign(target, _CSP_ONLY, "direct", key, report)
+    if not _HEADER_NAME.fullmatch(target.token_header):
+        reason = "is no header's name; write letters, digits and '-'"
+        report.refuse(f"{key}.token_header", reason, shown=target.token_header)
+    if target.protocol != "grpc":
+        return
+    if not target.tls_verify:
+        reason = "cannot be switched off for gRPC; give ca_file, or use protocol: http"
+        report.refuse(f"{key}.tls_verify", reason)
+    if target.http_proxy:
+        reason = "is not used by gRPC, which reads https_proxy and no_proxy; set those, or use protocol: http"
+        report.refuse(f"{key}.http_proxy", reason)
+
+
+def _check_failovers(targets: list[TargetSettings], keys: list[str], report: Report) -> None:
+    """A batch goes to a failover as it is, so that both must speak the same."""
+    wants_otlp = {target.kind == "otlp" for target in targets if target.role == "primary"}
+    for target, key in zip(targets, keys, strict=True):
+        if target.role == "failover" and wants_otlp == {target.kind != "otlp"}:
+            reason = "a failover must take what the primary takes, OTLP or lines; make it a tee or change its kind"
+            report.refuse(f"{key}.kind", reason, shown=target.kind)
 
 
 def check_runnable(settings: Settings) -> list[str]:
