@@ -386,6 +386,30 @@ TARGET_MISTAKES = {
         [target(kind="direct", url="https://h", csp_app_id="x")],
         ["csp_app_secret_file", "both"],
     ),
+    "otlp without url": ([target(kind="otlp", protocol="grpc")], ["targets[0].url", "4317"]),
+    "otlp with a proxy's port": (
+        [target(kind="otlp", url="http://h", metrics="http://h:2878")],
+        ["targets[0].metrics", "belongs to a proxy target"],
+    ),
+    "otlp with a header that is none": (
+        [target(kind="otlp", url="http://h", token_header="x: y")],
+        ["targets[0].token_header", "no header's name"],
+    ),
+    "otlp over gRPC without verification": (
+        [target(kind="otlp", url="https://h", protocol="grpc", tls_verify=False)],
+        ["targets[0].tls_verify", "protocol: http"],
+    ),
+    "otlp over gRPC through a proxy": (
+        [target(kind="otlp", url="https://h", protocol="grpc", http_proxy="http://p")],
+        ["targets[0].http_proxy", "no_proxy"],
+    ),
+    "otlp behind a proxy": (
+        [
+            target(traces="http://h:1", metrics="http://h:1"),
+            target(name="b", kind="otlp", url="http://h", role="failover"),
+        ],
+        ["targets[1].kind", "make it a tee"],
+    ),
     "direct with traces": (
         [target(kind="direct", url="https://h", token_file="/t", traces="http://h:1")],
         ["targets[0].traces", "belongs to a proxy target"],
@@ -731,7 +755,7 @@ def test_every_option_has_a_row_and_its_default_loads(write):
     assert rows["red.interval"].default == "1m"
     assert rows["red.interval"].kind == "duration"
     assert rows["receiver.body_bytes_max"].default == "16MiB"
-    assert rows["exporter.targets[].kind"].choices == ("proxy", "direct")
+    assert rows["exporter.targets[].kind"].choices == ("proxy", "direct", "otlp")
     assert rows["exporter.targets[].token_file"].kind == "path of a secret"
     assert catalogue().keys() <= rows.keys()
     for key in catalogue():

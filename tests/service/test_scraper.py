@@ -22,10 +22,11 @@ from tests.e2e.processes import request
 from tests.service.exporters import Exporter, Unfinished, answer, exporter
 from tracefwd.emulator.server import Emulator, EmulatorSettings
 from tracefwd.errors import StartError
+from tracefwd.exporter.otlp_frames import is_framed
 from tracefwd.exporter.target import Target
 from tracefwd.ledger import imbalance
 from tracefwd.metricspath.translate import Translation
-from tracefwd.model import Payload
+from tracefwd.model import Payload, Signal
 from tracefwd.processor.ruled_points import RuledPoints
 from tracefwd.processor.rules import read_rules
 from tracefwd.service.config import Loaded
@@ -607,3 +608,25 @@ async def test_a_scraper_that_cannot_start_stops_the_start(tmp_path: Path) -> No
         broken = replace(base, exporter=ExporterSettings(targets=[target]))
         with pytest.raises(StartError, match="ca_file"):
             await Service(Loaded(broken, {})).start()
+
+
+async def test_a_target_of_otlp_gets_the_same_points_as_records() -> None:
+    offered: dict[str, list[Payload]] = {}
+
+    class Keeping(Target):
+        def offer(self, payload: Payload, seq: int = 0) -> None:
+            offered.setdefault(self.name, []).append(payload)
+
+    exporter_settings = ExporterSettings()
+    lines = Keeping(TargetSettings(name="lines", metrics="http://127.0.0.1:1"), exporter_settings)
+    records = Keeping(
+        TargetSettings(name="records", role="tee", kind="otlp", url="http://127.0.0.1:1"),
+        exporter_settings,
+    )
+    outlets = PointOutlets([lines, records], None, {"records"})
+    payload = Payload(Signal.POINTS, b'"a.value" 1 1700000000 source="s" "k"="v"\n', 1)
+    outlets.offer([payload])
+    assert offered["lines"] == [payload]
+    [record] = offered["records"]
+    assert record.items == 1
+    assert is_framed(record.data)

@@ -385,14 +385,10 @@ def _check_direct(target: TargetSettings, key: str, report: Report) -> None:
 
 
 def _check_otlp(target: TargetSettings, key: str, report: Report) -> None:
-    if not report.is_broken(f"{key}.url"):
-        if not target.url:
-            example = "4317" if target.protocol == "grpc" else "4318"
-            reason = f"an otlp target needs it; write http://HOST:{example}, or https:// with TLS"
-            report.refuse(f"{key}.url", reason, place=report.places.get(key, ""))
-        elif not target.url.startswith(("http://", "https://")):
-            reason = "is no URL for OTLP; write http:// or https://, also for gRPC"
-            report.refuse(f"{key}.url", reason, shown=target.url)
+    if not target.url and not report.is_broken(f"{key}.url"):
+        example = "4317" if target.protocol == "grpc" else "4318"
+        reason = f"an otlp target needs it; write http://HOST:{example}, or https:// with TLS"
+        report.refuse(f"{key}.url", reason, place=report.places.get(key, ""))
     _refuse_foreign(target, _PROXY_ONLY, "proxy", key, report)
     _refuse_foreign(target, _CSP_ONLY, "direct", key, report)
     if not _HEADER_NAME.fullmatch(target.token_header):

@@ -14,7 +14,7 @@ answer; ``scraper_parts.py`` says what ``worker.py`` runs there.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from random import Random
 from typing import Any, Protocol
 
@@ -251,9 +251,16 @@ class SourceLoop:
 class PointOutlets:
     """Where points go, and what became of them: what ``worker.py`` needs of a pipeline."""
 
-    def __init__(self, targets: Sequence[Destination], ruled: RuledPoints | None) -> None:
-        """``ruled`` is None without a rules file."""
+    def __init__(
+        self,
+        targets: Sequence[Destination],
+        ruled: RuledPoints | None,
+        otlp: Collection[str] = (),
+    ) -> None:
+        """``ruled`` is None without a rules file; ``otlp`` are the names of targets that want OTLP."""
         self._targets = targets
+        self._lines = [target for target in targets if target.name not in otlp]
+        self._otlp = [target for target in targets if target.name in otlp]
         self._primary = next(target for target in targets if target.role == "primary")
         self._ruled = ruled
         # Points that never come to a target: a rule kept them out, or left them without a name.
@@ -262,8 +269,17 @@ class PointOutlets:
 
     def offer(self, payloads: Sequence[Payload]) -> None:
         for payload in payloads if self._ruled is None else self._passed(payloads, self._ruled):
-            for target in self._targets:
+            for target in self._lines:
                 target.offer(payload)
+            if self._otlp:
+                self._offer_otlp(payload)
+
+    def _offer_otlp(self, payload: Payload) -> None:
+        from tracefwd.exporter.otlp_points import otlp_points
+
+        points = otlp_points(payload)
+        for target in self._otlp:
+            target.offer(points)
 
     def _passed(self, payloads: Sequence[Payload], ruled: RuledPoints) -> Iterator[Payload]:
         for payload in payloads:

@@ -24,13 +24,15 @@ LOG = logging.getLogger(__name__)
 
 def compose(settings: Settings, slot: int = 0) -> Parts:
     spool = ScraperSpool(settings.spool) if settings.spool.folder else None
-    targets = [target for _, target in make_targets(settings, spool)]
+    made = make_targets(settings, spool)
+    targets = [target for _, target in made]
     for source in settings.prometheus_sources:
         if _tells_everybody(source):
             LOG.warning("source %s: its credentials go out in clear text", source_name(source))
     rules = load_point_rules(settings)
     ruled = None if rules is None else RuledPoints(rules, settings.metrics.tags_max)
-    outlets = PointOutlets(targets, ruled)
+    otlp = {options.name for options, _ in made if options.kind == "otlp"}
+    outlets = PointOutlets(targets, ruled, otlp)
     # Jitter, no secrets.
     random = Random()  # noqa: S311
     loops = [
