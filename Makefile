@@ -60,6 +60,9 @@ docs: $(BIN)/.dev ## write the tables of the README
 	$(BIN)/python tests/docs.py
 	$(BIN)/python -m tests.deploy.kube.chart_readme
 
+screenshots: $(BIN)/.dev ## take the README's pictures of the running demo (a Chromium is needed)
+	$(BIN)/python -m tests.screenshots
+
 lock: $(BIN)/.dev ## renew the locks from pyproject.toml
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-header \
