@@ -157,9 +157,9 @@ function drawFlow(flow) {
   put("tiles",
     tile("in", "Spans in/s", rate(rates.spans), `${rate(rates.requests)} requests/s`),
     tile("out", "Spans delivered/s", rate(rates.delivered_spans), `${bytes(rates.sent_bytes)}/s sent`),
-    tile("latency", "Answer, p99", ms(latency_ms.p99), `p50 ${ms(latency_ms.p50)}, p95 ${ms(latency_ms.p95)}`),
-    tile("held", "Spans held", count(spans.held), oldest < 0 ? "nothing waits" : `oldest waits ${age(oldest)}`),
-    tile("lost", "Rejected and dropped", count(lost), `now ${rate(rates.rejected + rates.dropped)}/s`, rates.dropped ? "bad" : rates.rejected ? "watch" : null),
+    tile("latency", "Answer, p99", ms(latency_ms.p99), `p95 ${ms(latency_ms.p95)}`),
+    tile("held", "Spans held", count(spans.held), oldest < 0 ? (spans.held ? "on their way" : "nothing waits") : `oldest waits ${age(oldest)}`),
+    tile("lost", "Rejected, dropped", count(lost), `now ${rate(rates.rejected + rates.dropped)}/s`, rates.dropped ? "bad" : rates.rejected ? "watch" : null),
     tile("changed", "Changed/s", rate(rates.repaired), `sampled out ${rate(rates.sampled_out)}/s`),
     tile("points", "Points scraped/s", rate(rates.scraped_points), "metrics path"),
     tile("memory", "Memory", bytes(memory.used_bytes), memory.stage === "calm" ? (memory.max_bytes ? `of ${bytes(memory.max_bytes)}` : "calm") : `stage: ${memory.stage}`, memory.stage === "calm" ? null : "bad"));
