@@ -199,7 +199,7 @@ def test_red_is_the_very_buckets_of_the_sketch(durations: list[int]) -> None:
 def test_errors_have_a_series_and_a_distribution_of_their_own() -> None:
     bad = sidecar_span(tags={"http.status_code": "503", "response_flags": "-"}, kind="SERVER")
     writer = OtlpWriter()
-    writer.write_heartbeats([], NOW_S - 10)
+    assert writer.write_heartbeats([], NOW_S - 10) == writer.write_red([], NOW_S - 10) == []
     calls, durations = writer.write_red(
         drained(mapped(bad, bad, sidecar_span(kind="SERVER"))), NOW_S
     )

@@ -6,7 +6,7 @@ from collections import Counter
 from tests.conftest import NOW_US, sidecar_span
 from tracefwd.model import Decoded, Encoding, Heartbeat, RedPoint, WavefrontSpan
 from tracefwd.processor.istio import make_istio_mapper
-from tracefwd.processor.red import OVERFLOW_OPERATION, RedAggregator
+from tracefwd.processor.red import OVERFLOW_OPERATION, RedAggregator, slices
 from tracefwd.settings import MappingSettings, RedSettings
 
 NOW_S = NOW_US // 1_000_000 // 60 * 60
@@ -138,3 +138,20 @@ def test_it_knows_what_its_buckets_weigh_until_they_are_sent() -> None:
     assert red.memory_bytes > one + 2 * 39 * 150
     points(red, NOW_S + 120)
     assert 0 < red.memory_bytes < one
+
+
+def test_a_slice_of_a_tick_has_few_large_series_or_many_small_ones() -> None:
+    def slices_of(durations: int, series: int) -> list[int]:
+        red = RedAggregator(RedSettings())
+        for number in range(series):
+            changes = [
+                {"name": f"n{number}", "duration_us": 2**9 * i + 1} for i in range(durations)
+            ]
+            red.observe(spans(*changes), 60)
+        return [len(part) for part in slices(red.drain(60))]
+
+    small, large = slices_of(1, 500), slices_of(400, 50)
+    assert sum(small) == 500 + 1
+    assert sum(large) == 50 + 1
+    assert 60 < max(small) < 200
+    assert max(large) < 20

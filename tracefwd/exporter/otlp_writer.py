@@ -88,7 +88,8 @@ class OtlpWriter:
         self._resources: dict[tuple[Identity, str], bytes] = {}
         # (key, value) -> key, attribute as a field of a span.
         self._attributes: dict[tuple[str, str], tuple[str, bytes]] = {}
-        self._ticked_s = 0
+        # A tick writes in slices, all at the same second; what it tells of began with the tick before.
+        self._since_s = self._now_s = 0
 
     # Spans
 
@@ -157,7 +158,9 @@ class OtlpWriter:
     # RED
 
     def write_red(self, points: Iterable[RedPoint], now_s: int) -> list[Payload]:
-        since_s = self._ticked_s if 0 < self._ticked_s < now_s else now_s - _FIRST_INTERVAL_S
+        if now_s != self._now_s:
+            self._since_s, self._now_s = self._now_s or now_s - _FIRST_INTERVAL_S, now_s
+        since_s = min(self._since_s, now_s)
         calls: list[bytes] = []
         durations: list[bytes] = []
         for point in points:
@@ -181,8 +184,7 @@ class OtlpWriter:
         ]
 
     def write_heartbeats(self, beats: Iterable[Heartbeat], now_s: int) -> list[Payload]:
-        """None; the tick's last call, after which the next interval begins."""
-        self._ticked_s = now_s
+        """None."""
         return []
 
 

@@ -29,6 +29,28 @@ _SERIES_BYTES = 600
 _BUCKET_BYTES = 220
 
 
+# One slice of a tick takes about 2 ms of merging and formatting, so that a tick never delays an answer by more:
+# measured, half a microsecond a bucket and 15 a series.
+_SLICE_WEIGHT = 4_000
+_SERIES_WEIGHT = 30
+
+
+def slices(drained: Iterator[RedPoint | Heartbeat]) -> Iterator[list[RedPoint | Heartbeat]]:
+    """What ``RedAggregator.drain`` gives, in pieces that cost about the same."""
+    part: list[RedPoint | Heartbeat] = []
+    weight = 0
+    for item in drained:
+        part.append(item)
+        weight += _SERIES_WEIGHT
+        if isinstance(item, RedPoint):
+            weight += sum(len(each.buckets) for each in (*item.good, *item.bad))
+        if weight >= _SLICE_WEIGHT:
+            yield part
+            part, weight = [], 0
+    if part:
+        yield part
+
+
 class KeyBook(Protocol):
     """Who writes down facts, and so must know which number names which series."""
 
