@@ -489,9 +489,10 @@ async def test_a_body_of_a_hundred_megabytes_needs_no_hundred_megabytes() -> Non
         stand_in() as emulator,
         exporter(lambda _: said.pop() if said else answer(exposition("a_one 1"))) as server,
     ):
-        settings = service_settings(
-            emulator, replace(fast_source(server), filters=filters), only="metrics"
-        )
+        # It takes a second, and longer beside other work.
+        patient = CollectionSettings(interval=0.1, timeout=60.0)
+        source = replace(fast_source(server), filters=filters, collection=patient)
+        settings = service_settings(emulator, source, only="metrics")
         async with Service(Loaded(settings, {})) as service:
             status = Path(f"/proc/{service.slots[0].pid}/status")
             await delivered(service, 1)
