@@ -88,7 +88,7 @@ def _otlp_http_senders(
 
     return {
         signal: OtlpHttpSender(
-            client, auth, url, signal, token_header=settings.token_header, packs=exporter.gzip
+            client, auth, url, signal, auth_header=settings.token_header, packs=exporter.gzip
         )
         for signal, url in endpoints(settings).items()
     }

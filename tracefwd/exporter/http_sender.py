@@ -45,7 +45,7 @@ class HttpSender:
         auth: Credentials,
         kind: str,
         url: str,
-        token_header: str = "Authorization",  # noqa: S107 - a header's name
+        auth_header: str = "Authorization",
     ) -> None:
         self.shown = shown(url)
         self._client = client
@@ -53,7 +53,7 @@ class HttpSender:
         self._kind = kind
         self._url = url
         self._headers = {"Content-Type": _CONTENT_TYPES[kind]}
-        self._token_header = token_header
+        self._auth_header = auth_header
 
     async def send(self, data: bytes, encoding: str) -> Outcome:
         headers = self._headers.copy()
@@ -62,7 +62,7 @@ class HttpSender:
         try:
             authorization = await self._auth.header()
             if authorization:
-                headers |= authorizing(self._token_header, authorization)
+                headers |= authorizing(self._auth_header, authorization)
             answer = await self._client.post(self._url, data, headers)
         except CredentialsError as problem:
             return Outcome(verdicts.RETRY, "auth", str(problem))

@@ -100,7 +100,7 @@ class OtlpGrpcSender:
         self.shown = shown(settings.url)
         self._channel = channel
         self._auth = auth
-        self._token_header = settings.token_header
+        self._auth_header = settings.token_header
         self._signal = signal
         self._method = _TRACES if signal is Signal.SPANS else _METRICS
         self._timeout = request_timeout
@@ -111,7 +111,7 @@ class OtlpGrpcSender:
             authorization = await self._auth.header()
         except CredentialsError as problem:
             return Outcome(verdicts.RETRY, "auth", str(problem))
-        headers = authorizing(self._token_header, authorization) if authorization else {}
+        headers = authorizing(self._auth_header, authorization) if authorization else {}
         metadata = tuple((name.lower(), value) for name, value in headers.items())
         try:
             call = self._channel.call(self._method)

@@ -22,10 +22,10 @@ class OtlpHttpSender(HttpSender):
         url: str,
         signal: Signal,
         *,
-        token_header: str,
+        auth_header: str,
         packs: bool,
     ) -> None:
-        super().__init__(client, auth, "otlp", url, token_header)
+        super().__init__(client, auth, "otlp", url, auth_header)
         self._signal = signal
         self._packs = packs
 
