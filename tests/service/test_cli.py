@@ -39,6 +39,7 @@ COMMANDS = [
     "version",
     "top",
     "tap",
+    "report",
 ]
 
 
