@@ -22,6 +22,7 @@ from tests.receiver.test_credentials import Authority
 from tests.receiver.test_http import both_loops
 from tracefwd.limits import SPANS_PER_BODY_MAX
 from tracefwd.model import Answer, HeldAnswer
+from tracefwd.receiver import otlp_grpc
 from tracefwd.receiver.guard import Guard
 from tracefwd.receiver.otlp_grpc import SERVICE, GrpcReceiver
 from tracefwd.settings import IntakeTlsSettings, ReceiverSettings
@@ -176,6 +177,35 @@ async def test_a_bug_of_ours_is_internal_and_costs_one_call() -> None:
 
 
 @both_loops
+async def test_calls_are_gathered_by_number_and_bytes_and_each_gets_its_own_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Time alone would end no bout in this test.
+    monkeypatch.setattr(otlp_grpc, "_GATHER_S", 600.0)
+
+    def take(body: bytes, _: str) -> Answer:
+        if body == b"7":
+            raise RuntimeError("a bug")
+        return Answer(202, rejected=int(body.strip()), detail="so many")
+
+    def rejected(response: bytes) -> int:
+        return ExportTraceServiceResponse.FromString(response).partial_success.rejected_spans
+
+    async with serving(take) as server, server.client() as call:
+        number = otlp_grpc._GATHERED_MAX
+        calls = [call(b"%d" % each, timeout=10) for each in range(number)]
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        failed = answers.pop(7)
+        assert isinstance(failed, grpc.aio.AioRpcError)
+        assert failed.code() is grpc.StatusCode.INTERNAL
+        others = [each for each in range(number) if each != 7]
+        assert [rejected(answer) for answer in answers] == others
+        # None is long enough for a turn of its own; two are too long to wait for more.
+        half = [b"%d" % each + b" " * 40_000 for each in (1, 2)]
+        heavy = await asyncio.gather(*(call(body, timeout=10) for body in half))
+        assert [rejected(answer) for answer in heavy] == [1, 2]
+
+
 async def test_an_answer_waits_until_the_spans_are_durable() -> None:
     held: list[HeldAnswer] = []
     came = asyncio.Event()

@@ -3,7 +3,8 @@
 1. grpc opens the port itself, because it cannot be given a listening socket: the parent keeps it with one that is bound
    and does not listen, and each worker's listener shares it by SO_REUSEPORT.  So unlike at the other ports, connections
    that a dead worker had not yet taken are reset; exporters connect anew.
-2. A call is answered once its spans are held, like a post over HTTP; long messages take turns (``turns.py``).
+2. A call is answered once its spans are held, like a post over HTTP; long messages take turns (``turns.py``), short
+   ones are gathered for two milliseconds.
 3. Refusals that will pass are UNAVAILABLE with ``RetryInfo``, all others must not be sent again.
 4. Drain: calls are served until ``stop`` has lingered, then each client gets GOAWAY and calls under way are answered.
    With a successor at the port GOAWAY comes at once.  A call that crosses it on the wire is CANCELLED by grpc before we
@@ -48,6 +49,10 @@ _METHOD = "Export"
 _STREAMS_MAX = 100
 # How often a client may ping; the usual exporters' shortest is 10 s.
 _PING_INTERVAL_MS_MIN = 5_000
+# Calls wait this long for others, and so many are worked off in one bout of about 3 ms, which costs three
+# tenths of a call less than work between grpc's own steps.  No request of a mesh waits for an export.
+_GATHER_S = 0.002
+_GATHERED_MAX = 32
 _REFRESH_S = 1.0
 # Above every budget of a worker.
 _FOR_EVER_S = 1e6
@@ -78,6 +83,9 @@ class GrpcReceiver:
         self._farewell: asyncio.Future[None] | None = None
         self._called = False
         self._in_flight_bytes = 0
+        self._gathered: list[tuple[asyncio.Future[Answer | HeldAnswer], bytes]] = []
+        self._gathered_bytes = 0
+        self._bout: asyncio.TimerHandle | None = None
         self._counts: Counter[str] = Counter()
         self._bytes_read = 0
         self._buckets = [0] * (len(metrics.ANSWER_BUCKETS_S) + 1)
@@ -235,7 +243,7 @@ class GrpcReceiver:
         self._bytes_read += size
         self._in_flight_bytes += size
         try:
-            answer = self._answer_to(body, context)
+            answer = self._refusal_of(context) or await self._answer_to(body)
             if isinstance(answer, HeldAnswer):
                 answer = await _released(answer)
         finally:
@@ -256,19 +264,38 @@ class GrpcReceiver:
         await context.abort(code, message, (("grpc-status-details-bin", details),))
         raise AssertionError("abort raises")
 
-    def _answer_to(self, body: bytes, context: Any) -> Answer | HeldAnswer:
+    def _refusal_of(self, context: Any) -> Answer | None:
         if self._networks and not self._is_allowed(context.peer()):
             self._refusals.connection("not_allowed", context.peer())
             return _NOT_ALLOWED
         if self._guard.looks:
-            refusal = self._guard.refusal(
+            return self._guard.refusal(
                 _authorization(context) if self._guard.asks_for_token else b""
             )
-            if refusal is not None:
-                return refusal
-        if len(body) <= LONG_BODY_BYTES:
-            return self._take(body)
-        return self._turns.wait(lambda: self._take(body), len(body)) or say.NO_ROOM
+        return None
+
+    async def _answer_to(self, body: bytes) -> Answer | HeldAnswer:
+        if len(body) > LONG_BODY_BYTES:
+            return self._turns.wait(lambda: self._take(body), len(body)) or say.NO_ROOM
+        loop = asyncio.get_running_loop()
+        answered: asyncio.Future[Answer | HeldAnswer] = loop.create_future()
+        self._gathered.append((answered, body))
+        self._gathered_bytes += len(body)
+        if len(self._gathered) >= _GATHERED_MAX or self._gathered_bytes >= LONG_BODY_BYTES:
+            self._serve_gathered()
+        elif self._bout is None:
+            self._bout = loop.call_later(_GATHER_S, self._serve_gathered)
+        return await answered
+
+    def _serve_gathered(self) -> None:
+        if self._bout is not None:
+            self._bout.cancel()
+            self._bout = None
+        gathered, self._gathered, self._gathered_bytes = self._gathered, [], 0
+        for answered, body in gathered:
+            # A client that went away has cancelled it; nothing of it was taken.
+            if not answered.done():
+                answered.set_result(self._take(body))
 
     def _take(self, body: bytes) -> Answer | HeldAnswer:
         try:
