@@ -49,8 +49,8 @@ _METHOD = "Export"
 _STREAMS_MAX = 100
 # How often a client may ping; the usual exporters' shortest is 10 s.
 _PING_INTERVAL_MS_MIN = 5_000
-# Calls wait this long for others, and so many are worked off in one bout of about 3 ms, which costs three
-# tenths of a call less than work between grpc's own steps.  No request of a mesh waits for an export.
+# Calls wait this long for others, and so many are worked off in one bout of about 3 ms, which costs about
+# a quarter of a call less than work between grpc's own steps.  No request of a mesh waits for an export.
 _GATHER_S = 0.002
 _GATHERED_MAX = 32
 _REFRESH_S = 1.0
