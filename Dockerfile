@@ -11,13 +11,16 @@ RUN cp -r /build/tracefwd "$(/opt/tracefwd/bin/python -c 'import sysconfig; prin
         > /opt/tracefwd/bin/tracefwd \
     && chmod 0755 /opt/tracefwd/bin/tracefwd \
     && /opt/tracefwd/bin/python -m compileall -q /opt/tracefwd/lib \
-    && rm -rf /opt/tracefwd/lib/python3*/site-packages/pip* /opt/tracefwd/bin/pip*
+    && rm -rf /opt/tracefwd/lib/python3*/site-packages/pip* /opt/tracefwd/bin/pip* \
+    && mkdir /build/state
 
 FROM docker.io/library/python:3.12-slim-bookworm
 LABEL org.opencontainers.image.title="tracefwd" \
       org.opencontainers.image.description="Forwards an Istio mesh's Zipkin spans to Wavefront" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /opt/tracefwd /opt/tracefwd
+# For a spool (spool.folder: /var/lib/tracefwd/spool): a volume that is mounted here takes over the owner.
+COPY --from=build --chown=10001:10001 /build/state /var/lib/tracefwd
 ENV PATH=/opt/tracefwd/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 # A number, so that Kubernetes can see that it is not root.
 USER 10001:10001
