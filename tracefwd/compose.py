@@ -190,14 +190,21 @@ def make_pipeline(
     targets: Sequence[tuple[TargetSettings, Destination]],
     *,
     now_us: Callable[[], int],
+    instance: str = "",
 ) -> Pipeline:
-    """Targets that want the same bytes share one writer, so that spans are rendered once for them."""
+    """Targets that want the same bytes share one writer, so that spans are rendered once for them.
+
+    ``instance`` tells this worker's RED by OTLP from that of others.
+    """
     parts = make_parts(settings)
     outlets: dict[WriterKey, tuple[Writer, list[Destination]]] = {}
     for options, target in targets:
         key = writer_key(options, settings)
         if key not in outlets:
-            outlets[key] = (OtlpWriter() if key.otlp else make_writer(options, settings), [])
+            outlets[key] = (
+                OtlpWriter(instance) if key.otlp else make_writer(options, settings),
+                [],
+            )
         outlets[key][1].append(target)
     lines = LineParts(
         partial(read_lines, exact=settings.mapping.exact),

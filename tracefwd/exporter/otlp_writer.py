@@ -82,9 +82,15 @@ _FIRST_INTERVAL_S = 60
 
 
 class OtlpWriter:
-    """Writes for one kind of target; may be shared by all that want OTLP."""
+    """Writes for one kind of target; may be shared by all that want OTLP.
 
-    def __init__(self) -> None:
+    ``instance`` is the ``service.instance.id`` of RED's resource.  OTLP wants one writer for each stream: whoever adds
+    up deltas (the collector's deltatocumulative) drops points of two writers that look like one.  So it must differ
+    between workers and replicas, and be the same after a restart, or each would begin new series.
+    """
+
+    def __init__(self, instance: str = "") -> None:
+        self._instance = instance
         self._resources: dict[tuple[Identity, str], bytes] = {}
         # (key, value) -> key, attribute as a field of a span.
         self._attributes: dict[tuple[str, str], tuple[str, bytes]] = {}
@@ -164,7 +170,7 @@ class OtlpWriter:
         calls: list[bytes] = []
         durations: list[bytes] = []
         for point in points:
-            resource = self._resource(point.key.identity, "")
+            resource = self._resource(point.key.identity, self._instance)
             for is_error, number in (
                 (False, point.invocations - point.errors),
                 (True, point.errors),

@@ -190,6 +190,15 @@ def make_targets(
     ]
 
 
+def _now_us() -> int:
+    return time.time_ns() // 1_000
+
+
+def _instance(slot: int) -> str:
+    """Which worker of which pod: both names outlive the process."""
+    return f"{socket.gethostname()}/{slot}"
+
+
 def compose(settings: Settings, slot: int = 0, machine: "Machine | None" = None) -> Parts:
     """The real parts; ``machine`` is where limits of memory are read, the real one by default."""
     from tracefwd.compose import load_line_rules, make_pipeline, make_writer, otlp_ingest
@@ -207,7 +216,7 @@ def compose(settings: Settings, slot: int = 0, machine: "Machine | None" = None)
 
         durable = Durable(settings, slot)
     targets = make_targets(settings, durable)
-    pipeline = make_pipeline(settings, targets, now_us=lambda: time.time_ns() // 1_000)
+    pipeline = make_pipeline(settings, targets, now_us=_now_us, instance=_instance(slot))
     if durable is not None:
         durable.connect(pipeline, [target for _, target in targets])
     # All ports share one room for unfinished requests.
