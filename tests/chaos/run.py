@@ -74,6 +74,7 @@ class Chaos:
         self.reads = 0
         self._unbalanced: list[str] = []
         self._worker_kills = 0
+        self._deck: list[Callable[[], Awaitable[None]]] = []
         self._tree: Tree | None = None
         self.posts = 0
 
@@ -138,33 +139,44 @@ class Chaos:
             self.events["long hole"] += 1
             await asyncio.sleep(_LONG_HOLE_S)
         await asyncio.sleep(self._random.uniform(0.05, 1.2))
-        event = self._random.choice(self._events())
+        event = self._draw()
         self.events[event.__name__.strip("_").replace("_", " ")] += 1
         await event()
         if self._random.random() < 0.7:
             self.sink.calm()
 
-    def _events(self) -> Sequence[Callable[[], Awaitable[None]]]:
+    def _draw(self) -> Callable[[], Awaitable[None]]:
+        """Each event once before any comes again, so that a short run sees them, too."""
         if not self._kills:
-            return (self._restart_in_order, self._reload)
-        ends = (
+            return self._random.choice((self._restart_in_order, self._reload))
+        of_workers = (
+            self._kill_worker,
+            self._kill_all_workers,
+            self._kill_successor,
+            self._reload_and_kill,
+        )
+        of_all = (
             self._kill_parent_and_orphans,
             self._kill_parent,
             self._kill_everything_at_once,
             self._restart_in_order,
         )
-        if self._worker_kills >= _WORKER_KILLS_MAX:
-            return ends
-        workers = (self._kill_worker, self._kill_all_workers, self._kill_successor)
-        return (*workers * 2, self._reload_and_kill, *ends)
+        if not self._deck:
+            self._deck = [*of_workers, *of_all]
+            self._random.shuffle(self._deck)
+        may_be = of_all if self._worker_kills >= _WORKER_KILLS_MAX else (*of_workers, *of_all)
+        event = next((event for event in self._deck if event in may_be), None)
+        if event is None:
+            return self._random.choice(of_all)
+        self._deck.remove(event)
+        return event
 
     async def _kill_worker(self) -> None:
-        if pids := self.tree.workers:
-            self.tree.kill(self._random.choice(pids))
-            self._worker_kills += 1
+        self.tree.kill(self._random.choice(await self.tree.some_workers()))
+        self._worker_kills += 1
 
     async def _kill_all_workers(self) -> None:
-        for pid in self.tree.workers:
+        for pid in await self.tree.some_workers():
             self.tree.kill(pid)
         self._worker_kills += 1
 

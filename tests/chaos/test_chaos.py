@@ -20,7 +20,8 @@ async def test_nothing_acknowledged_is_lost_whatever_is_killed(tmp_path: Path) -
     chaos = Chaos(tmp_path, SEED, rounds=5, posts_per_s=40.0)
     verdict = await chaos.run()
     assert not verdict.faults, f"seed {SEED}\n{report(chaos, verdict)}"
-    assert chaos.tree.kills >= 5
+    # Of any five events of a deck one at most ends processes in order.
+    assert chaos.tree.kills >= 4
     assert verdict.figures["acknowledged"] > 200
 
 

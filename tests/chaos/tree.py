@@ -100,6 +100,14 @@ class Tree:
     def workers(self) -> list[int]:
         return [] if self._parent is None else list(_workers_of(self._parent.pid))
 
+    async def some_workers(self) -> list[int]:
+        """At least one: right after a kill the next one is still to come."""
+        give_up_at = time.monotonic() + PATIENCE_S
+        while not (pids := self.workers):
+            self._check(give_up_at, "a worker")
+            await asyncio.sleep(_LOOK_AGAIN_S)
+        return pids
+
     # Ends.
 
     def kill(self, pid: int) -> None:
