@@ -363,6 +363,21 @@ class TargetSettings:
         "Authorization",
         "otlp: the header for the token; Authorization has 'Bearer TOKEN', any other the bare token.",
     )
+    headers: dict[str, str] = option(
+        {},
+        "otlp: further headers of each request (gRPC: metadata), {NAME: value}; a value may be ${VARIABLE}, and is never shown.",
+        unit="secret",
+    )
+    header_files: dict[str, str] = option(
+        {},
+        "otlp: the same with values from files, {NAME: path}; read again when they change.",
+        unit="secret_path",
+    )
+    compression: str = option(
+        "auto",
+        "otlp: how requests are packed; auto is as exporter.gzip says.",
+        choices=("auto", "gzip", "none"),
+    )
     csp_base: str = option(
         "https://console.cloud.vmware.com", "direct: base of the CSP token exchange.", unit="url"
     )
@@ -377,6 +392,12 @@ class TargetSettings:
     ca_file: str = option(
         "", "Certificate authorities for this target instead of the system's.", unit="path"
     )
+    cert_file: str = option(
+        "",
+        "Our certificate (PEM, with its chain) for a target that asks for one: mTLS; read again when it changes.",
+        unit="path",
+    )
+    key_file: str = option("", "Its private key (PEM, without a passphrase).", unit="secret_path")
     tls_verify: bool = option(True, "Verify the target's certificate; switch off only in a test.")
     http_proxy: str = option(
         "",

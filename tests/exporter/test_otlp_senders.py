@@ -4,7 +4,7 @@ import gzip
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -208,15 +208,28 @@ class Receiver:
         self.requests: list[tuple[str, bytes]] = []
         self.metadata: list[dict[str, Any]] = []
 
+        self._running = AsyncExitStack()
+
     async def __aenter__(self) -> str:
-        self._server = aio.server()
-        self._server.add_generic_rpc_handlers((self,))
-        port = self._server.add_insecure_port("127.0.0.1:0")
-        await self._server.start()
-        return f"http://127.0.0.1:{port}"
+        return await self._running.enter_async_context(self.secure(None))
 
     async def __aexit__(self, *_: object) -> None:
-        await self._server.stop(None)
+        await self._running.aclose()
+
+    @asynccontextmanager
+    async def secure(self, credentials: grpc.ServerCredentials | None) -> AsyncIterator[str]:
+        """The URL of a server with these credentials."""
+        server = aio.server()
+        server.add_generic_rpc_handlers((self,))
+        if credentials is None:
+            port = server.add_insecure_port("127.0.0.1:0")
+        else:
+            port = server.add_secure_port("127.0.0.1:0", credentials)
+        await server.start()
+        try:
+            yield f"{'http' if credentials is None else 'https'}://127.0.0.1:{port}"
+        finally:
+            await server.stop(None)
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
         async def answer(request: bytes, context: aio.ServicerContext) -> bytes:

@@ -395,6 +395,38 @@ TARGET_MISTAKES = {
         [target(kind="otlp", url="http://h", token_header="x: y")],
         ["targets[0].token_header", "no header's name"],
     ),
+    "otlp with a bad name of a header": (
+        [target(kind="otlp", url="http://h", headers={"x: y": "v"})],
+        ["targets[0].headers", "no header's name"],
+    ),
+    "otlp with a header of ours": (
+        [target(kind="otlp", url="http://h", header_files={"Content-Type": "/f"})],
+        ["targets[0].header_files.Content-Type", "sets itself"],
+    ),
+    "otlp with a header twice": (
+        [target(kind="otlp", url="http://h", headers={"x-a": "v"}, header_files={"X-A": "/f"})],
+        ["targets[0].header_files.X-A", "given twice"],
+    ),
+    "otlp with two tokens": (
+        [target(kind="otlp", url="http://h", headers={"authorization": "v"}, token_file="/t")],
+        ["targets[0].headers.authorization", "given twice"],
+    ),
+    "otlp with a value that breaks the line": (
+        [target(kind="otlp", url="http://h", headers={"x-a": "v\nx-b: w"})],
+        ["targets[0].headers.x-a", "no header can carry"],
+    ),
+    "otlp with half a certificate": (
+        [target(kind="otlp", url="https://h", cert_file="/c")],
+        ["targets[0]", "cert_file and key_file go together"],
+    ),
+    "direct with headers": (
+        [target(kind="direct", url="https://h", token_file="/t", headers={"x-a": "v"})],
+        ["targets[0].headers", "belongs to an otlp target"],
+    ),
+    "proxy with compression": (
+        [target(traces="http://h:1", metrics="http://h:1", compression="none")],
+        ["targets[0].compression", "belongs to an otlp target"],
+    ),
     "otlp over gRPC without verification": (
         [target(kind="otlp", url="https://h", protocol="grpc", tls_verify=False)],
         ["targets[0].tls_verify", "protocol: http"],
@@ -529,7 +561,7 @@ def test_files_that_are_no_configuration_are_told(write, tmp_path):
 
 def test_what_a_run_needs_beyond_a_valid_configuration():
     (problem,) = check_runnable(Settings())
-    for flag in ("--proxy-traces", "--proxy-metrics", "--direct", "--token-file"):
+    for flag in ("--proxy-traces", "--proxy-metrics", "--direct", "--token-file", "kind: otlp"):
         assert flag in problem
     assert check_runnable(load(None, {}, PROXY).settings) == []
     assert len(problems_of(None, {}, {"--workers": "0"}, runnable=True)) == 2
@@ -540,6 +572,9 @@ def test_files_of_secrets_are_looked_at_before_the_start(tmp_path):
     empty.write_text(" \n")
     good = tmp_path / "good"
     good.write_text("hunter2")
+    otlp = target(kind="otlp", url="https://h", header_files={"x-key": str(tmp_path / "no-key")})
+    (problem,) = check_files(load(None, {}, {"exporter.targets": [otlp]}).settings)
+    assert problem.startswith("exporter.targets[0].header_files.x-key = ")
     paths = {"token_file": empty, "csp_token_file": tmp_path / "none", "csp_app_secret_file": good}
     texts = {name: str(path) for name, path in paths.items()}
     exporter = dataclasses.replace(Settings().exporter, targets=[TargetSettings(**texts)])
@@ -659,6 +694,10 @@ def test_no_secret_is_ever_shown(secret):
             {"exporter.targets": url, "mapping.overrides": url},
             {"exporter.targets": [{"token": secret, "password": secret, "http_proxy": url}]},
             {"exporter.targets": [{"token_file": [secret], "ca_file": {secret: secret}}]},
+            *(
+                {"exporter.targets": [{"kind": "otlp", "url": "http://h", "headers": headers}]}
+                for headers in ({"x-key": secret}, {"x: y": secret}, {"x": [secret]}, secret)
+            ),
         ):
             assert not spilled(secret, *texts_of(flags))
     assert not spilled(secret, *texts_of({}, {"TRACEFWD_EXPORTER__TOKEN": secret}))

@@ -58,10 +58,14 @@ def credentials(settings: TargetSettings, client: HttpClient) -> Credentials:
         return FileToken(settings.token_file)
     if settings.kind == "direct" and (settings.csp_token_file or settings.csp_app_id):
         return CspToken(settings, client)
-    return NoCredentials()
+    return NoCredentials(has_headers=bool(settings.headers or settings.header_files))
 
 
 class NoCredentials:
+    def __init__(self, *, has_headers: bool = False) -> None:
+        """``has_headers``: an operator's own headers may be what a target lets in or not."""
+        self._has_headers = has_headers
+
     async def header(self) -> str:
         return ""
 
@@ -72,6 +76,8 @@ class NoCredentials:
         return ()
 
     def advice(self) -> str:
+        if self._has_headers:
+            return "check the values in headers and header_files"
         return "it wants a token: set token_file"
 
     async def close(self) -> None:
@@ -81,10 +87,12 @@ class NoCredentials:
 class SecretFile:
     """One secret in a file, read when it is first wanted and whenever the file has changed."""
 
-    __slots__ = ("_path", "_stamp", "_value")
+    __slots__ = ("_blanks", "_path", "_stamp", "_value")
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, blanks: bool = False) -> None:
+        """``blanks``: there may be some inside."""
         self._path = Path(path)
+        self._blanks = blanks
         self._stamp: tuple[int, int, int] | None = None
         self._value = ""
 
@@ -94,7 +102,7 @@ class SecretFile:
             status = self._path.stat()
             stamp = (status.st_mtime_ns, status.st_ino, status.st_size)
             if stamp != self._stamp:
-                self._value = self._clean(self._path)
+                self._value = self._clean()
                 self._stamp = stamp
         except OSError as problem:
             raise CredentialsError(
@@ -112,14 +120,15 @@ class SecretFile:
     def __str__(self) -> str:
         return str(self._path)
 
-    @staticmethod
-    def _clean(path: Path) -> str:
+    def _clean(self) -> str:
+        path = self._path
         with path.open("rb") as file:
             raw = file.read(_TOKEN_BYTES_MAX).strip()
         if not raw:
             raise CredentialsError(f"{path} is empty: put the token there")
         # A header takes visible ASCII; anything else is a wrong file (and would not reach the target whole).
-        if any(byte <= 0x20 or byte >= 0x7F for byte in raw):
+        lowest = 0x20 if self._blanks else 0x21
+        if any(byte < lowest or byte >= 0x7F for byte in raw):
             raise CredentialsError(f"{path} holds no token: one line of visible ASCII is wanted")
         return raw.decode("ascii")
 
@@ -144,6 +153,31 @@ class FileToken:
 
     async def close(self) -> None:
         """Nothing to close."""
+
+
+class FreeHeaders:
+    """Further headers that an operator wants in each request; their values are secrets like tokens."""
+
+    __slots__ = ("_files", "_fixed")
+
+    def __init__(self, settings: TargetSettings) -> None:
+        self._fixed = settings.headers
+        self._files = {
+            name: SecretFile(path, blanks=True) for name, path in settings.header_files.items()
+        }
+
+    def read(self) -> dict[str, str]:
+        """By name.  Costs a ``stat`` for each that is in a file.  Raises ``CredentialsError``."""
+        return self._fixed | {name: file.read() for name, file in self._files.items()}
+
+    def refused(self) -> None:
+        """The target did not accept them: the files are read again."""
+        for file in self._files.values():
+            file.forget()
+
+    def secrets(self) -> tuple[str, ...]:
+        """Texts that must not be shown."""
+        return (*self._fixed.values(), *(file.known() for file in self._files.values()))
 
 
 class Grant(msgspec.Struct):

@@ -6,7 +6,7 @@ A target is one of these, or several when it has failovers.  What speaks OTLP is
 
 from typing import TYPE_CHECKING
 
-from tracefwd.exporter.auth import Credentials, credentials
+from tracefwd.exporter.auth import Credentials, FreeHeaders, credentials
 from tracefwd.exporter.endpoint import endpoints
 from tracefwd.exporter.http_client import HttpClient
 from tracefwd.exporter.http_sender import HttpSender
@@ -39,10 +39,16 @@ class Destination:
     ) -> dict[Signal, Sender]:
         from tracefwd.exporter.otlp_grpc_sender import GrpcChannel, OtlpGrpcSender
 
-        channel = self._channel = GrpcChannel(settings, exporter)
+        channel = self._channel = GrpcChannel(settings, packs=packs(settings, exporter))
+        free_headers = FreeHeaders(settings)
         return {
             signal: OtlpGrpcSender(
-                channel, self._credentials, settings, signal, exporter.request_timeout
+                channel,
+                self._credentials,
+                free_headers,
+                settings,
+                signal,
+                exporter.request_timeout,
             )
             for signal in endpoints(settings)
         }
@@ -60,6 +66,13 @@ class Destination:
             await self._channel.close()
         await self._credentials.close()
         await self._client.close()
+
+
+def packs(settings: TargetSettings, exporter: ExporterSettings) -> bool:
+    """Whether requests to a target of OTLP are compressed."""
+    if settings.compression == "auto":
+        return exporter.gzip
+    return settings.compression == "gzip"
 
 
 def _wavefront_senders(
@@ -86,9 +99,16 @@ def _otlp_http_senders(
 ) -> dict[Signal, Sender]:
     from tracefwd.exporter.otlp_http_sender import OtlpHttpSender
 
+    free_headers = FreeHeaders(settings)
     return {
         signal: OtlpHttpSender(
-            client, auth, url, signal, auth_header=settings.token_header, packs=exporter.gzip
+            client,
+            auth,
+            url,
+            signal,
+            auth_header=settings.token_header,
+            free_headers=free_headers,
+            packs=packs(settings, exporter),
         )
         for signal, url in endpoints(settings).items()
     }

@@ -22,6 +22,7 @@ from msgspec import Struct
 
 from tracefwd import __version__
 from tracefwd.errors import StartError, TracefwdError
+from tracefwd.exporter.client_certificate import CertificateError, ClientCertificate
 from tracefwd.model import Signal
 from tracefwd.settings import ExporterSettings, TargetSettings
 
@@ -84,6 +85,8 @@ class HttpClient:
 
     def __init__(self, settings: TargetSettings, exporter: ExporterSettings) -> None:
         self._settings = settings
+        self._certificate = ClientCertificate(settings)
+        self._context: ssl.SSLContext | None = None
         # A waiting request would spend its time-out in aiohttp's own queue: every flight has a connection, and the
         # token exchange one more.
         self._connections_max = exporter.concurrency * len(Signal) + 1
@@ -94,8 +97,9 @@ class HttpClient:
         self._env_proxies: dict[str, str] = {}
 
     async def open(self) -> None:
-        """Raises ``StartError`` if the file of certificate authorities cannot be used."""
-        connector = aiohttp.TCPConnector(limit=self._connections_max, ssl=self._tls())
+        """Raises ``StartError`` if a file of certificates cannot be used."""
+        self._context = self._tls()
+        connector = aiohttp.TCPConnector(limit=self._connections_max, ssl=self._context)
         self._session = aiohttp.ClientSession(
             connector=connector,
             timeout=self._timeout,
@@ -112,7 +116,10 @@ class HttpClient:
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Response:
         """Raises ``UnreachableError`` and nothing else; an answer of any status is a ``Response``."""
         assert self._session is not None, "open() comes first"
+        assert self._context is not None
         try:
+            if self._certificate.renewed():
+                self._certificate.load(self._context)
             async with self._session.post(
                 url, data=body, headers=headers, allow_redirects=False, proxy=self._proxy(url)
             ) as answer:
@@ -122,6 +129,8 @@ class HttpClient:
                     retry_after=answer.headers.get("Retry-After"),
                     location=answer.headers.get("Location"),
                 )
+        except CertificateError as problem:
+            raise UnreachableError("tls", str(problem), may_have_arrived=False) from problem
         except (aiohttp.ClientError, OSError, ValueError) as failure:
             raise _translated(failure) from None  # its text may repeat what must not be shown
 
@@ -134,6 +143,10 @@ class HttpClient:
                 f"target {self._settings.name}: ca_file {ca_file} cannot be used "
                 f"({problem.strerror or 'no certificate in PEM'}): give a readable PEM file"
             ) from problem
+        try:
+            self._certificate.load(context)
+        except CertificateError as problem:
+            raise StartError(f"target {self._settings.name}: {problem}") from problem
         if not self._settings.tls_verify:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE

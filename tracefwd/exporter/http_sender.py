@@ -6,9 +6,10 @@ shown cut and with every secret of ours taken out: a target may well repeat a he
 
 import re
 import time
+from collections.abc import Iterable
 
 from tracefwd.exporter import verdicts
-from tracefwd.exporter.auth import Credentials, CredentialsError
+from tracefwd.exporter.auth import Credentials, CredentialsError, FreeHeaders
 from tracefwd.exporter.endpoint import shown
 from tracefwd.exporter.http_client import HttpClient, Response, UnreachableError
 from tracefwd.exporter.retry import retry_after_ms
@@ -46,6 +47,7 @@ class HttpSender:
         kind: str,
         url: str,
         auth_header: str = "Authorization",
+        free_headers: FreeHeaders | None = None,
     ) -> None:
         self.shown = shown(url)
         self._client = client
@@ -54,12 +56,15 @@ class HttpSender:
         self._url = url
         self._headers = {"Content-Type": _CONTENT_TYPES[kind]}
         self._auth_header = auth_header
+        self._free_headers = free_headers
 
     async def send(self, data: bytes, encoding: str) -> Outcome:
         headers = self._headers.copy()
         if encoding:
             headers["Content-Encoding"] = encoding
         try:
+            if self._free_headers is not None:
+                headers |= self._free_headers.read()
             authorization = await self._auth.header()
             if authorization:
                 headers |= authorizing(self._auth_header, authorization)
@@ -80,6 +85,8 @@ class HttpSender:
             return self._delivered(answer)
         if verdict == verdicts.RETRY and answer.status in (401, 403):
             self._auth.refused(authorization)
+            if self._free_headers is not None:
+                self._free_headers.refused()
         wait_ms = retry_after_ms(answer.retry_after, time.time())
         return Outcome(
             verdict,
@@ -108,10 +115,14 @@ class HttpSender:
         return answer.text
 
     def _shown(self, text: str) -> str:
-        return shown_words(text, self._auth)
+        return shown_words(text, self._secrets())
 
     def _masked(self, text: str) -> str:
-        return masked(text, self._auth)
+        return masked(text, self._secrets())
+
+    def _secrets(self) -> tuple[str, ...]:
+        free = () if self._free_headers is None else self._free_headers.secrets()
+        return (*self._auth.secrets(), *free)
 
 
 def authorizing(header: str, authorization: str) -> dict[str, str]:
@@ -120,14 +131,15 @@ def authorizing(header: str, authorization: str) -> dict[str, str]:
     return {header: authorization if is_usual else authorization.removeprefix("Bearer ")}
 
 
-def masked(text: str, auth: Credentials) -> str:
-    for secret in auth.secrets():
+def masked(text: str, secrets: Iterable[str]) -> str:
+    # The longest first: one may hold another.
+    for secret in sorted(secrets, key=len, reverse=True):
         if secret:
             text = text.replace(secret, "***")
     return _AUTHORIZATION.sub(r"\1 ***", text)
 
 
-def shown_words(text: str, auth: Credentials) -> str:
+def shown_words(text: str, secrets: Iterable[str]) -> str:
     """A target's words on one line, short, without secrets of ours."""
-    text = _BLANKS.sub(" ", masked(text, auth)).strip()
+    text = _BLANKS.sub(" ", masked(text, secrets)).strip()
     return text if len(text) <= DETAIL_LENGTH_MAX else text[: DETAIL_LENGTH_MAX - 3] + "..."

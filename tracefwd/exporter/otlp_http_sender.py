@@ -4,7 +4,7 @@ Source: the OTLP specification, "OTLP/HTTP".  Credentials, time-outs, TLS and HT
 """
 
 from tracefwd.exporter import otlp_answers, otlp_frames, verdicts
-from tracefwd.exporter.auth import Credentials
+from tracefwd.exporter.auth import Credentials, FreeHeaders
 from tracefwd.exporter.compress import gzip_or_plain, plain
 from tracefwd.exporter.http_client import HttpClient, Response
 from tracefwd.exporter.http_sender import HttpSender
@@ -23,9 +23,10 @@ class OtlpHttpSender(HttpSender):
         signal: Signal,
         *,
         auth_header: str,
+        free_headers: FreeHeaders,
         packs: bool,
     ) -> None:
-        super().__init__(client, auth, "otlp", url, auth_header)
+        super().__init__(client, auth, "otlp", url, auth_header, free_headers)
         self._signal = signal
         self._packs = packs
 

@@ -60,6 +60,8 @@ def option_rows() -> list[OptionRow]:
 
 def _row(option: Option, key: str) -> OptionRow:
     kind = _UNITS.get(option.unit, option.unit) or _KINDS[option.kind]
+    if option.kind == dict[str, str]:
+        kind = "mapping"
     written = written_value(option, option.default)
     default = written if isinstance(written, str) else json.dumps(written, ensure_ascii=False)
     return OptionRow(key, kind, default, option.choices, option.doc)
@@ -71,6 +73,9 @@ def written_value(option: Option, value: Any) -> Any:
         return units.format_duration(value)
     if option.unit == "size":
         return units.format_size(value)
+    if isinstance(value, dict) and option.unit:
+        single = dataclasses.replace(option, kind=str)
+        return {name: written_value(single, item) for name, item in value.items()}
     if option.unit == "url":
         return mask_url(value)
     if option.unit == "query_url":

@@ -7,8 +7,8 @@ A frame is its length (4 bytes, big endian), then that many bytes of JSON: one m
 
 1. Messages are handled where they are read, in one turn of the loop: a snapshot is never torn.
 2. End of file is a message, too: the other process is gone.
-3. Settings cross it once, with a scraped source's inline token or password if it has one: a socket pair is nobody
-   else's.  All other secrets are in files, whose paths alone are in the settings.
+3. Settings cross it once, with what secrets stand in them (a source's inline token or password, headers of a target):
+   a socket pair is nobody else's.  All other secrets are in files, whose paths alone are in the settings.
 
 It must never wait: a worker that answers its parent slowly must not slow its intake.
 """
