@@ -1,6 +1,6 @@
 """Chaos: kill -9 of random processes under load, with a sink that misbehaves, and a judgement about every single span.
 
-Run: ``python tests/chaos/run.py --rounds 1000 [--seed S] [--posts 60] [--keep FOLDER]``
+Run: ``python tests/chaos/run.py --rounds 1000 [--seed S] [--posts 60] [--keep FOLDER] [--otlp]``
 
 Each round ends a process, or several, in one of the ways below, while the sink fails in one of its ways or not at all.
 At the end all is calm, the service is stopped in order, and ``judge.py`` compares what clients were told with what the
@@ -60,8 +60,13 @@ class Chaos:
         *,
         faults: Sequence[tuple[str, ...]] = _FAULTS,
         kills: bool = True,
+        otlp: bool = False,
     ) -> None:
-        """``faults`` are what the sink may do in a round; without ``kills`` processes end in order."""
+        """``faults`` are what the sink may do in a round; without ``kills`` processes end in order.
+
+        ``otlp``: everything is delivered by OTLP, over HTTP.
+        """
+        self._kinds = ("otlp",) if otlp else ("proxy", "proxy", "direct")
         self._faults = faults
         self._kills = kills
         self._random = Random(seed)
@@ -85,7 +90,7 @@ class Chaos:
 
     async def run(self, say: Callable[[str], None] = lambda text: None) -> Verdict:
         async with self.sink:
-            self._tree = Tree(self._folder, self.sink.port, self._random)
+            self._tree = Tree(self._folder, self.sink.port, self._random, self._kinds)
             try:
                 return await self._run(say)
             finally:
@@ -285,13 +290,14 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, default=time.time_ns() % 2**32)
     parser.add_argument("--posts", type=float, default=60.0, help="posts per second")
     parser.add_argument("--keep", type=Path, help="a folder for log and spool, kept at the end")
+    parser.add_argument("--otlp", action="store_true", help="deliver by OTLP")
     options = parser.parse_args(arguments)
     print(f"seed {options.seed}", flush=True)
     with TemporaryDirectory() as temporary:
         folder = options.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         began = time.monotonic()
-        run = Chaos(folder, options.seed, options.rounds, options.posts)
+        run = Chaos(folder, options.seed, options.rounds, options.posts, otlp=options.otlp)
         verdict = asyncio.run(run.run(lambda text: print(text, flush=True)))
     print(f"{options.rounds} rounds in {time.monotonic() - began:.0f} s, seed {options.seed}")
     print(report(run, verdict))

@@ -1,4 +1,6 @@
-"""A Wavefront for the chaos run, proxy and direct ingestion in one: it knows every span, and misbehaves when told to.
+"""A Wavefront for the chaos run, proxy and direct ingestion in one, and whatever takes OTLP over HTTP.
+
+It knows every span, and misbehaves when told to.
 
 It shares no code with tracefwd.  What it takes it remembers by request: which spans, how much RED, and whether and when
 the sender was told, because only what the sender may not have heard of may come again.
@@ -13,7 +15,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Self
 
-from tests.chaos import truth
+from tests.chaos import otlp_records, truth
 
 # How a request ends.  TAKEN_*: its lines count, whatever the sender learns.
 OK, RESET, TAKEN_RESET, BUSY, SLOW_DOWN, TOO_LARGE, DENIED, HOLE, TAKEN_HOLE, DRIP = MODES = (
@@ -143,18 +145,22 @@ class Sink:
         body = await _body(reader, headers)
         if headers.get(b"content-encoding") == b"gzip":
             body = gzip.decompress(body)
-        if mode == TOO_LARGE and body.count(b"\n") < TOO_LARGE_LINES:
+        records = None
+        if headers.get(b"content-type") == b"application/x-protobuf":
+            records = otlp_records.records(head.split(b" ", 2)[1], body)
+        lines = body.split(b"\n") if records is None else [each.whole for each in records]
+        if mode == TOO_LARGE and len(lines) <= TOO_LARGE_LINES:
             mode = OK
         self.used[mode] += 1
         if mode == TOO_LARGE:
-            self._cut.update(map(hash, body.split(b"\n")))
+            self._cut.update(map(hash, lines))
             self._cut.discard(hash(b""))
         if mode in _STATUS:
             return await _say(writer, _STATUS[mode])
         if mode == HOLE:
             await self._calm.wait()
             return False
-        taken = self._take(body)
+        taken = self._take(body) if records is None else self._take_records(records)
         last.append(taken)
         if mode == TAKEN_HOLE:
             await self._calm.wait()
@@ -165,18 +171,13 @@ class Sink:
         return True
 
     def _take(self, body: bytes) -> Taken:
-        number = len(self.requests)
-        taken = Taken()
-        self.requests.append(taken)
-        taken.is_piece = not self._cut.isdisjoint(map(hash, body.split(b"\n")))
-        for line in body.split(b"\n"):
+        lines = body.split(b"\n")
+        taken = self._begin(lines)
+        for line in lines:
             if not line or line.startswith(b"{") or b"component.heartbeat" in line:
                 continue
             if match := _SPAN.search(line):
-                span = truth.number_of(int(match[1].replace(b"-", b""), 16))
-                taken.spans.append(span)
-                if self.first.setdefault(span, number) != number or taken.spans.count(span) > 1:
-                    self.again.append((span, number))
+                self._note_span(taken, int(match[1].replace(b"-", b""), 16))
             elif match := _DELTA.match(line):
                 counts = taken.invocations if match[2] == b"invocation" else taken.errors
                 counts[int(match[1])] += int(float(match[3]))
@@ -185,6 +186,34 @@ class Sink:
             elif b".total_time.millis.count" not in line:
                 self.unread.append(line[:200])
         return taken
+
+    def _take_records(self, records: list[otlp_records.Record]) -> Taken:
+        taken = self._begin([each.whole for each in records])
+        for each in records:
+            if each.kind == "spans":
+                self._note_span(taken, each.number)
+            elif each.kind == "calls":
+                # An operation's calls are in two sums, of its errors and of the others.
+                taken.invocations[each.number] += each.count
+                if each.is_error:
+                    taken.errors[each.number] += each.count
+            elif each.kind == "durations":
+                taken.durations[each.number] += each.count
+            else:
+                self.unread.append(each.kind.encode())
+        return taken
+
+    def _begin(self, lines: list[bytes]) -> Taken:
+        taken = Taken()
+        self.requests.append(taken)
+        taken.is_piece = not self._cut.isdisjoint(map(hash, lines))
+        return taken
+
+    def _note_span(self, taken: Taken, span_id: int) -> None:
+        span, number = truth.number_of(span_id), len(self.requests) - 1
+        taken.spans.append(span)
+        if self.first.setdefault(span, number) != number or taken.spans.count(span) > 1:
+            self.again.append((span, number))
 
 
 async def _body(reader: asyncio.StreamReader, headers: dict[bytes, bytes]) -> bytes:

@@ -25,6 +25,17 @@ async def test_nothing_acknowledged_is_lost_whatever_is_killed(tmp_path: Path) -
     assert verdict.figures["acknowledged"] > 200
 
 
+async def test_the_same_by_otlp(tmp_path: Path) -> None:
+    chaos = Chaos(tmp_path, SEED, rounds=3, posts_per_s=40.0, otlp=True)
+    chaos._deck = [chaos._kill_worker, chaos._reload_and_kill, chaos._kill_everything_at_once]
+    verdict = await chaos.run()
+    shown = f"seed {SEED}\n{report(chaos, verdict)}"
+    assert not verdict.faults, shown
+    assert chaos.tree.kills >= 4, shown
+    assert verdict.figures["acknowledged"] > 100, shown
+    assert verdict.figures["red_invocations"] >= verdict.figures["arrived"], shown
+
+
 async def test_nothing_is_counted_twice_when_every_answer_is_heard(tmp_path: Path) -> None:
     chaos = Chaos(tmp_path, SEED, rounds=2, posts_per_s=40.0, faults=CLEAR, kills=False)
     verdict = await chaos.run()

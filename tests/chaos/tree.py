@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from random import Random
@@ -23,20 +23,28 @@ _ADMIN_S_MAX = 10.0
 class Tree:
     """``tracefwd run`` with its workers."""
 
-    def __init__(self, folder: Path, sink_port: int, random: Random) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        sink_port: int,
+        random: Random,
+        kinds: Sequence[str] = ("proxy", "proxy", "direct"),
+    ) -> None:
+        """``kinds`` of targets, one of which is chosen at each start."""
         self.folder = folder
         self.intake, self.admin = free_port(), free_port()
         self.kills = 0
         self.starts = 0
         self._sink_port = sink_port
         self._random = random
+        self._kinds = kinds
         self._parent: asyncio.subprocess.Process | None = None
         self._orphans: set[int] = set()
         self._log = (folder / "tracefwd.log").open("ab")
 
     def _write_config(self, workers: int) -> Path:
         """Another one at each start; small bounds, so that a short outage reaches the spool."""
-        kind = self._random.choice(("proxy", "proxy", "direct"))
+        kind = self._random.choice(self._kinds)
         base = f"http://127.0.0.1:{self._sink_port}"
         token = self.folder / "token"
         token.write_text("chaos\n")

@@ -8,7 +8,9 @@ import asyncio
 import errno
 import os
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -18,7 +20,9 @@ import pytest
 from tests.chaos import sink as sinks
 from tests.chaos import truth
 from tests.chaos.judge import gaps
+from tests.chaos.otlp_records import records
 from tests.chaos.sink import Sink
+from tests.exporter.test_otlp_senders import Receiver
 from tests.spool.faulty_disk import FaultyDisk
 from tracefwd.compose import make_pipeline
 from tracefwd.model import Answer, HeldAnswer, Signal
@@ -86,7 +90,9 @@ def settings(root: Path, sink: Sink, **changes: Any) -> Settings:
         "retry": RetrySettings(backoff_base=0.01, backoff_max=0.05),
     }
     base = f"http://127.0.0.1:{sink.port}"
-    target = TargetSettings(name="primary", traces=base, metrics=base)
+    kind = changes.pop("kind", "proxy")
+    where = {"url": base} if kind == "otlp" else {"traces": base, "metrics": base}
+    target = TargetSettings(name="primary", kind=kind, **where)
     return Settings(
         exporter=ExporterSettings(
             targets=[target, *changes.pop("targets", [])], **exporter | changes.pop("exporter", {})
@@ -172,11 +178,12 @@ class Body:
 class World:
     def __init__(self, root: Path, sink: Sink) -> None:
         self.root, self.sink = root, sink
+        self.kind = "proxy"
         self.bodies: list[Body] = []
         self._posted = 0
 
     async def body(self, slot: int = 0, disk: Disk | None = None, **changes: Any) -> Body:
-        body = Body(settings(self.root, self.sink, **changes), slot, disk)
+        body = Body(settings(self.root, self.sink, kind=self.kind, **changes), slot, disk)
         self.bodies.append(body)
         return await body.start()
 
@@ -204,7 +211,14 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
                 await body.end()
 
 
-async def test_everything_acknowledged_is_there_after_a_crash_exactly_once(world: World) -> None:
+both_kinds = pytest.mark.parametrize("kind", ["proxy", "otlp"])
+
+
+@both_kinds
+async def test_everything_acknowledged_is_there_after_a_crash_exactly_once(
+    world: World, kind: str
+) -> None:
+    world.kind = kind
     world.outage()
     one = await world.body()
     for _ in range(20):
@@ -227,8 +241,10 @@ async def test_everything_acknowledged_is_there_after_a_crash_exactly_once(world
 SLOW: dict[str, Any] = {"concurrency": 1, "batch_items_max": 10, "gzip": False}
 
 
-async def test_only_what_was_under_way_counts_as_maybe_doubled(world: World) -> None:
+@both_kinds
+async def test_only_what_was_under_way_counts_as_maybe_doubled(world: World, kind: str) -> None:
     """One request of ten spans was taken, and its answer lost with the worker; forty wait behind it."""
+    world.kind = kind
     world.sink.trouble((sinks.TAKEN_HOLE,))
     one = await world.body(exporter=SLOW)
     await one.post(world.spans(10))
@@ -249,6 +265,38 @@ async def test_only_what_was_under_way_counts_as_maybe_doubled(world: World) -> 
     await last.leave()
 
 
+async def test_a_call_that_died_with_its_worker_comes_again_over_grpc(tmp_path: Path) -> None:
+    """Ten spans were taken by a call that is never answered; ten wait behind it."""
+    receiver, silent = Receiver(), asyncio.Event()
+
+    async def never(_: object) -> bytes:
+        await silent.wait()
+        return b""
+
+    receiver.script.append(never)
+    async with receiver as url, Sink(Random(1)) as sink:
+        options = settings(tmp_path, sink, exporter=SLOW)
+        target = TargetSettings(name="primary", kind="otlp", protocol="grpc", url=url)
+        options = replace(options, exporter=replace(options.exporter, targets=[target]))
+        one = await Body(options).start()
+        await one.post(range(10))
+        await one.until(lambda: len(receiver.requests) == 1)
+        await one.post(range(10, 20))
+        await one.die()
+        heir = await Body(options).start()
+        await heir.delivers(20)
+        assert heir.again("spans") == 10
+        await heir.leave()
+        silent.set()
+    came = Counter(
+        truth.number_of(each.number)
+        for method, body in receiver.requests
+        if "TraceService" in method
+        for each in records(b"/v1/traces", body)
+    )
+    assert came == Counter([*range(10), *range(20)])
+
+
 async def test_what_an_answer_has_turned_down_is_not_maybe_doubled(world: World) -> None:
     world.sink.trouble((sinks.BUSY,))
     patient = {"retry": RetrySettings(backoff_base=10.0, backoff_max=10.0)}
@@ -266,7 +314,9 @@ async def test_what_an_answer_has_turned_down_is_not_maybe_doubled(world: World)
     assert (world.sink.again, heir.again("spans")) == ([], 0)
 
 
-async def test_red_under_way_is_counted_by_its_spans(world: World) -> None:
+@both_kinds
+async def test_red_under_way_is_counted_by_its_spans(world: World, kind: str) -> None:
+    world.kind = kind
     one = await world.body()
     await one.post(world.spans(24))
     await one.delivers(24)
@@ -392,7 +442,9 @@ async def test_the_backlogs_of_several_fit_into_one(world: World) -> None:
     assert len(world.sink.first) == total + 1
 
 
-async def test_batches_of_a_dead_workers_spool_are_received_once(world: World) -> None:
+@both_kinds
+async def test_batches_of_a_dead_workers_spool_are_received_once(world: World, kind: str) -> None:
+    world.kind = kind
     world.outage()
     one = await world.body(spool={"after": 0.02}, exporter={"request_timeout": 0.05})
     await one.post(world.spans(30))

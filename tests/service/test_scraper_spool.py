@@ -16,7 +16,8 @@ from tracefwd.emulator.server import Emulator, EmulatorSettings
 from tracefwd.ledger import imbalance
 from tracefwd.service import cli
 from tracefwd.service.config import Loaded
-from tracefwd.service.scraper_spool import FOLDER, ScraperSpool
+from tracefwd.service.scraper_spool import ScraperSpool
+from tracefwd.service.spool_roots import SCRAPER
 from tracefwd.service.supervisor import Service
 from tracefwd.service.tally import sections
 from tracefwd.settings import (
@@ -54,7 +55,7 @@ class World:
             await emulator.stop()
 
     def batches(self) -> int:
-        return len([*(self.root / FOLDER).glob("slot-*/batches/*.batch")])
+        return len([*(self.root / SCRAPER).glob("slot-*/batches/*.batch")])
 
 
 @pytest.fixture
@@ -150,7 +151,7 @@ async def test_what_rests_on_disk_survives_a_killed_scraper_and_is_counted_once(
 
 
 async def test_a_predecessor_that_leaves_later_is_taken_over(tmp_path: Path) -> None:
-    settings = SpoolSettings(folder=str(tmp_path))
+    settings = Settings(spool=SpoolSettings(folder=str(tmp_path)))
     old, new = ScraperSpool(settings), ScraperSpool(settings)
     await old.open()
     await new.open()
@@ -173,13 +174,13 @@ async def test_a_predecessor_that_leaves_later_is_taken_over(tmp_path: Path) -> 
     await until(lambda: new._taking is None or new._taking.done())
     new.each_second()
     await new.close()
-    folders = [path.name for path in (tmp_path / FOLDER).iterdir() if path.is_dir()]
+    folders = [path.name for path in (tmp_path / SCRAPER).iterdir() if path.is_dir()]
     assert len(folders) == 1, "the old one's is gone"
 
 
 async def test_a_disk_that_refuses_costs_the_promise_and_not_the_service(world: World) -> None:
     world.root.mkdir()
-    (world.root / FOLDER).write_text("no folder")
+    (world.root / SCRAPER).write_text("no folder")
     async with world.proxy(), Service(Loaded(world.settings, {})) as service:
         await points_until(service, lambda points: points["delivered"] == 10)
         await until(lambda: any("spool" in text for text in service.problems()["scraper"]))
@@ -197,14 +198,14 @@ async def test_the_spool_s_commands_know_the_scraper_s_folder(
     flags = ["--config", str(config), "--spool", str(world.root)]
     assert await asyncio.to_thread(cli.main, ["spool", "ls", *flags]) == 0
     shown = capsys.readouterr().out
-    assert f"{FOLDER}/slot-0." in shown
+    assert f"{SCRAPER}/slot-0." in shown
     assert "10 lines" in shown
     assert await asyncio.to_thread(cli.main, ["spool", "verify", *flags]) == 0
     # What nobody takes stays as the scraper reads it.
     drain = ["spool", "drain", *flags]
     assert await asyncio.to_thread(cli.main, [*drain, "--seconds", "0.2"]) == 1
     assert world.batches() == 1
-    assert not [*(world.root / FOLDER).glob("slot-*/journal/*")]
+    assert not [*(world.root / SCRAPER).glob("slot-*/journal/*")]
     async with world.proxy() as proxy:
         assert await asyncio.to_thread(cli.main, drain) == 0
         assert proxy.totals()["points"]["accepted"] == 10

@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from tracefwd import metrics
@@ -29,6 +28,7 @@ from tracefwd.service.adoption import Adoption, Estate, read_estate
 from tracefwd.service.books import COPY, LANE, OWN, Books
 from tracefwd.service.lives import Life, Lives
 from tracefwd.service.settling import settle
+from tracefwd.service.spool_roots import Foreign, root_of
 from tracefwd.settings import Settings
 from tracefwd.spool import frames
 from tracefwd.spool.disk import Disk
@@ -63,7 +63,9 @@ class Durable:
         self._disk = Disk() if disk is None else disk
         self._settings = settings.spool
         self._level = durability(settings)
-        root = Path(settings.spool.folder)
+        root = root_of(settings)
+        # One of the workers tells.
+        self._foreign = Foreign(settings) if slot == 0 else None
         self._lives = Lives(root, self._disk, slot, settings.service.workers)
         try:
             self._life = self._lives.begin()
@@ -149,7 +151,12 @@ class Durable:
 
     async def open(self) -> None:
         """Before the targets start: the spool's batches, and the journal."""
-        self._log.open(asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        self._log.open(loop)
+        if self._foreign is not None:
+            await loop.run_in_executor(None, self._foreign.look)
+            for problem in self._foreign.problems():
+                LOG.warning(problem)
         dead = await self._find_dead()
         self._dead = await self._read(dead)
         await self.store.open([life.batches for life in dead])
@@ -393,8 +400,10 @@ class Durable:
         return total
 
     def problems(self) -> list[str]:
+        problems = [] if self._foreign is None else self._foreign.problems()
         if self._level == "memory" or (self._journal is not None and not self._journal.degraded):
-            return []
+            return problems
         return [
-            f"the journal in {self._settings.folder} cannot be written: answers promise only memory"
+            *problems,
+            f"the journal in {self._settings.folder} cannot be written: answers promise only memory",
         ]

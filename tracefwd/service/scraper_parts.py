@@ -23,7 +23,7 @@ LOG = logging.getLogger(__name__)
 
 
 def compose(settings: Settings, slot: int = 0) -> Parts:
-    spool = ScraperSpool(settings.spool) if settings.spool.folder else None
+    spool = ScraperSpool(settings) if settings.spool.folder else None
     made = make_targets(settings, spool)
     targets = [target for _, target in made]
     for source in settings.prometheus_sources:

@@ -9,20 +9,18 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from tracefwd import metrics
 from tracefwd.exporter.repeat_log import RepeatLog
 from tracefwd.service.lives import Life, Lives
-from tracefwd.settings import SpoolSettings
+from tracefwd.service.spool_roots import root_of
+from tracefwd.settings import Settings
 from tracefwd.spool.disk import Disk
 from tracefwd.spool.shelf import Shelf
 from tracefwd.spool.store import BatchStore
 
 LOG = logging.getLogger("tracefwd.spool")
 
-# Beside the workers' folders in the spool's: workers must not take over from a scraper, nor it from them.
-FOLDER = "scraper"
 # What closing may take when the disk hangs.
 _CLOSE_S = 1.0
 
@@ -34,9 +32,10 @@ class ScraperSpool:
     name = ""
     done = launched = None
 
-    def __init__(self, settings: SpoolSettings, *, disk: Disk | None = None) -> None:
+    def __init__(self, settings: Settings, *, disk: Disk | None = None) -> None:
         disk = Disk() if disk is None else disk
-        root = Path(settings.folder) / FOLDER
+        # Beside the workers' folders: workers must not take over from a scraper, nor it from them.
+        root = root_of(settings, scraper=True)
         self.adopted: list[str] = []
         # Never set: there are no facts here.
         self.tick_early = asyncio.Event()
@@ -49,7 +48,7 @@ class ScraperSpool:
         self._log = RepeatLog(LOG, "spool")
         self._store = BatchStore(
             self._life.batches,
-            settings,
+            settings.spool,
             wall_ms=lambda: time.time_ns() // 1_000_000,
             complain=self._log.note,
             disk=disk,
@@ -117,4 +116,4 @@ class ScraperSpool:
             return []
 
 
-__all__ = ["FOLDER", "ScraperSpool"]
+__all__ = ["ScraperSpool"]

@@ -10,16 +10,18 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
 from tracefwd.errors import ConfigError, StartError
+from tracefwd.exporter import otlp_frames
 from tracefwd.exporter.compress import plain
 from tracefwd.model import Signal, Stored
 from tracefwd.service import logs
 from tracefwd.service.arguments import UsageError
-from tracefwd.service.scraper_spool import FOLDER as SCRAPER
+from tracefwd.service.spool_roots import is_running, shown, worker_folders
 from tracefwd.service.units import format_duration, format_size
 from tracefwd.settings import Settings
 from tracefwd.spool.batch_file import BatchFolder, DamagedError, Named
@@ -50,35 +52,6 @@ class FolderContent:
 
     def lane(self, name: str) -> LaneContent:
         return self.lanes.setdefault(name, LaneContent())
-
-
-def worker_folders(root: Path) -> list[Path]:
-    """The folders of all workers and scrapers, dead and alive.  Raises ``StartError`` where there is no spool."""
-    try:
-        parts = sorted(root.iterdir())
-        if (root / SCRAPER).is_dir():
-            parts += sorted((root / SCRAPER).iterdir())
-    except OSError as error:
-        raise StartError(
-            f"{root}: {error.strerror}: give the folder that spool.folder names (--spool DIR)"
-        ) from error
-    return [path for path in parts if (path / "batches").is_dir() or (path / "journal").is_dir()]
-
-
-def shown(folder: Path) -> str:
-    """Its name; a scraper's beginning with that of the folder of scrapers."""
-    return f"{SCRAPER}/{folder.name}" if folder.parent.name == SCRAPER else folder.name
-
-
-def is_running(folder: Path, disk: Disk) -> bool:
-    """Whether a worker holds the folder; one that cannot be locked for another reason is nobody's."""
-    try:
-        disk.close(disk.lock(folder / "lock"))
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def run(settings: Settings, arguments: argparse.Namespace) -> int:
@@ -182,23 +155,38 @@ def verify(root: Path) -> int:
 
 def cat(root: Path, lane: str) -> int:
     """All lines of a lane (of all lanes if ""), batches before journals; 1 if some could not be read."""
-    return _write(root, lambda name: sys.stdout.buffer if lane in ("", name) else None)
+    return _write(root, lambda name, _: sys.stdout.buffer if lane in ("", name) else None)
 
 
 def export(root: Path, signal: str, output: Path | None) -> int:
-    """One signal's lines to standard output, or every signal's to a file of its own in a folder."""
+    """One signal's lines to standard output, or every signal's to a file of its own in a folder.
+
+    SIGNAL.txt has Wavefront's lines, SIGNAL.otlp.jsonl OTLP's records if there are any.
+    """
     if output is None:
-        return _write(root, lambda lane: sys.stdout.buffer if _signal(lane) == signal else None)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        files = {each.value: (output / f"{each}.txt").open("wb") for each in _wanted(signal)}
-    except OSError as error:
-        raise StartError(f"{output}: {error.strerror}: give a folder to write to") from error
-    try:
-        return _write(root, lambda lane: files.get(_signal(lane)))
-    finally:
-        for file in files.values():
-            file.close()
+        return _write(root, lambda lane, _: sys.stdout.buffer if _signal(lane) == signal else None)
+    with ExitStack() as stack:
+        files: dict[str, BinaryIO] = {}
+
+        def opened(name: str) -> BinaryIO:
+            if name not in files:
+                files[name] = stack.enter_context((output / name).open("wb"))
+            return files[name]
+
+        def place(lane: str, is_otlp: bool) -> BinaryIO | None:
+            own = _signal(lane)
+            if own not in wanted:
+                return None
+            return opened(f"{own}.otlp.jsonl" if is_otlp else f"{own}.txt")
+
+        wanted = _wanted(signal)
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+            for each in wanted:
+                opened(f"{each}.txt")
+        except OSError as error:
+            raise StartError(f"{output}: {error.strerror}: give a folder to write to") from error
+        return _write(root, place)
 
 
 def _wanted(signal: str) -> list[Signal]:
@@ -209,32 +197,41 @@ def _signal(lane: str) -> str:
     return lane.rpartition("/")[2]
 
 
-def _write(root: Path, place: Callable[[str], BinaryIO | None]) -> int:
-    """Every lane's lines to the file that ``place`` gives for it."""
+def _write(root: Path, place: Callable[[str, bool], BinaryIO | None]) -> int:
+    """Every lane's lines to the file that ``place`` gives for it and for whether they are OTLP."""
     disk = Disk()
     unread = 0
     for folder in worker_folders(root):
         for named, stored, problem in _batches(folder, disk):
-            file = place(named.lane)
-            if file is None:
+            if place(named.lane, False) is None:
                 continue
             lines = b""
             if stored is not None:
                 lines, problem = _read(folder, disk, stored)
-            file.write(lines)
+            _write_lines(named.lane, lines, place)
             if problem:
                 unread += 1
                 where = f"{shown(folder)}/batches/{named.name}"
                 print(f"tracefwd: {where}: {problem} ({named.items} lines)", file=sys.stderr)
         for line in recover(folder / "journal", disk).outstanding():
-            file = place(line.lane)
-            if file is not None:
-                file.write(line.data)
+            _write_lines(line.lane, line.data, place)
         for problem in _journal_damage(folder, disk):
             unread += 1
             print(f"tracefwd: {shown(folder)}/journal: {problem}", file=sys.stderr)
     sys.stdout.buffer.flush()
     return 1 if unread else 0
+
+
+def _write_lines(lane: str, lines: bytes, place: Callable[[str, bool], BinaryIO | None]) -> None:
+    is_otlp = otlp_frames.is_framed(lines)
+    file = place(lane, is_otlp)
+    if file is None:
+        return
+    if is_otlp:
+        from tracefwd.exporter.otlp_shown import shown as readable
+
+        lines = readable(_signal(lane), lines)
+    file.write(lines)
 
 
 # Reading
@@ -292,4 +289,4 @@ def _size(path: Path) -> int:
         return 0
 
 
-__all__ = ["is_running", "run", "shown", "worker_folders"]
+__all__ = ["run"]

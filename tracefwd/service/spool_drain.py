@@ -13,8 +13,7 @@ from pathlib import Path
 
 from tracefwd.exporter.target import Target
 from tracefwd.ledger import Account
-from tracefwd.service.scraper_spool import FOLDER as SCRAPER
-from tracefwd.service.spool_command import is_running, shown, worker_folders
+from tracefwd.service.spool_roots import SCRAPER, Foreign, is_running, shown, worker_folders
 from tracefwd.service.worker_parts import compose
 from tracefwd.settings import Settings
 from tracefwd.spool.disk import Disk
@@ -39,7 +38,11 @@ def drain(settings: Settings, root: Path, seconds: float) -> int:
         if folder.is_dir():
             spool = replace(settings.spool, folder=str(folder), durability=level)
             left += asyncio.run(_drain(replace(settings, service=service, spool=spool), seconds))
-    return 1 if left or running else 0
+    foreign = Foreign(settings)
+    foreign.look()
+    for problem in foreign.problems():
+        print(f"tracefwd: {problem}", file=sys.stderr)
+    return 1 if left or running or foreign.problems() else 0
 
 
 async def _drain(settings: Settings, seconds: float) -> int:

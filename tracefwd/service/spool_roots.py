@@ -1,0 +1,108 @@
+"""Where in the folder of a spool whose lines are.
+
+    FOLDER/slot-...          workers whose primary target takes Wavefront's lines
+    FOLDER/otlp/slot-...     workers whose primary target takes OTLP
+    FOLDER/scraper/slot-...  scrapers; FOLDER/scraper/otlp likewise
+
+Apart, because no target takes both: after a change of the primary's kind nobody would know what to do with what the
+workers before had left.  It stays, is told of, and ``tracefwd spool drain`` with a target of its kind sends it.
+"""
+
+from pathlib import Path
+
+from tracefwd.errors import StartError
+from tracefwd.settings import Settings
+from tracefwd.spool.batch_file import BatchFolder
+from tracefwd.spool.disk import Disk
+from tracefwd.spool.recovery import recover
+
+SCRAPER = "scraper"
+OTLP = "otlp"
+_KINDS = {True: "OTLP", False: "Wavefront"}
+
+
+def takes_otlp(settings: Settings) -> bool:
+    """Whether the primary target, and with it all that is spooled, is of OTLP."""
+    return any(each.kind == "otlp" for each in settings.exporter.targets if each.role == "primary")
+
+
+def root_of(settings: Settings, *, scraper: bool = False) -> Path:
+    """Where the folders of these settings' processes are."""
+    root = Path(settings.spool.folder)
+    return _place(root / SCRAPER if scraper else root, takes_otlp(settings))
+
+
+def _place(root: Path, is_otlp: bool) -> Path:
+    return root / OTLP if is_otlp else root
+
+
+def worker_folders(root: Path) -> list[Path]:
+    """The folders of all workers and scrapers, dead and alive.  Raises ``StartError`` where there is no spool."""
+    try:
+        parts = sorted(root.iterdir())
+        for more in (root / OTLP, root / SCRAPER, root / SCRAPER / OTLP):
+            if more.is_dir():
+                parts += sorted(more.iterdir())
+    except OSError as error:
+        raise StartError(
+            f"{root}: {error.strerror}: give the folder that spool.folder names (--spool DIR)"
+        ) from error
+    return [path for path in parts if (path / "batches").is_dir() or (path / "journal").is_dir()]
+
+
+def shown(folder: Path) -> str:
+    """Its name, behind those of the folders that say whose it is."""
+    name, parent = folder.name, folder.parent
+    while parent.name in (SCRAPER, OTLP):
+        name, parent = f"{parent.name}/{name}", parent.parent
+    return name
+
+
+def is_running(folder: Path, disk: Disk) -> bool:
+    """Whether a worker holds the folder; one that cannot be locked for another reason is nobody's."""
+    try:
+        disk.close(disk.lock(folder / "lock"))
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+class Foreign:
+    """What is left of the other kind: lines that the primary target does not take."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._folder = settings.spool.folder
+        self._is_otlp = takes_otlp(settings)
+        self._lines: dict[Path, int] = {}
+
+    def look(self) -> None:
+        """Reads all of it: for a thread."""
+        root, disk = Path(self._folder), Disk()
+        for place in (_place(root, not self._is_otlp), _place(root / SCRAPER, not self._is_otlp)):
+            if not place.is_dir():
+                continue
+            for folder in worker_folders(root):
+                if folder.parent == place and not is_running(folder, disk):
+                    self._lines[folder] = _lines_in(folder, disk)
+
+    def problems(self) -> list[str]:
+        """In words, for a person, until it is gone."""
+        lines = sum(count for folder, count in self._lines.items() if folder.exists())
+        if not lines:
+            return []
+        ours, theirs = _KINDS[self._is_otlp], _KINDS[not self._is_otlp]
+        left = f"{self._folder} holds {lines:,} lines for {theirs}, and the primary target takes {ours}"
+        return [f"{left}: send them by 'tracefwd spool drain' with a target of their kind"]
+
+
+def _lines_in(folder: Path, disk: Disk) -> int:
+    try:
+        batches = sum(named.items for named in BatchFolder(folder / "batches", disk).names())
+    except OSError:
+        batches = 0  # its journal alone, or nothing
+    return batches + sum(line.items for line in recover(folder / "journal", disk).outstanding())
+
+
+__all__ = ["OTLP", "SCRAPER", "Foreign", "is_running", "root_of", "shown", "worker_folders"]
