@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from tests.deploy.kube import chart_readme, render
-from tests.deploy.kube.render import CHART, HELM, Object, needs_tools, objects, workload
+from tests.deploy.kube.render import CHART, HELM, Object, needs_tools, objects, one, workload
+from tests.deploy.test_kubernetes import settings_of
 
 # What says who installed it, and nothing about what runs.
 BOOKKEEPING = {
@@ -20,8 +21,8 @@ BOOKKEEPING = {
     "app.kubernetes.io/managed-by",
     "helm.sh/chart",
 }
-# Kustomize's checksum is the end of the name, the chart's an annotation.
-CHECKSUM = re.compile(r"^tracefwd-[a-z0-9]{10}$")
+# Kustomize's checksum is the end of the name (in its own alphabet), the chart's an annotation.
+CHECKSUM = re.compile(r"^(tracefwd(?:-metrics(?:-seed)?)?)-[2456789bcdfghkmt]{10}$")
 
 
 def plain(value: Any) -> Any:
@@ -37,7 +38,7 @@ def plain(value: Any) -> Any:
         }
     if isinstance(value, list):
         return [plain(each) for each in value]
-    return "tracefwd" if isinstance(value, str) and CHECKSUM.match(value) else value
+    return CHECKSUM.sub(r"\1", value) if isinstance(value, str) else value
 
 
 def compared(found: list[Object]) -> dict[tuple[str, str], Object]:
@@ -93,8 +94,54 @@ def test_the_chart_s_switches_are_kustomize_s_components(overlay: str) -> None:
 
 
 @needs_tools
+@pytest.mark.parametrize("overlay", render.METRICS)
+def test_the_chart_s_metrics_path_is_kustomize_s(overlay: str) -> None:
+    chart = compared(objects(render.chart_metrics(render.METRICS[overlay])))
+    text = render.kustomized(render.OVERLAYS / overlay)
+    # The overlay has a name for each of the two lists.
+    kustomized = compared(objects(text.replace("tracefwd-metrics-seed-", "tracefwd-metrics-")))
+    assert sorted(chart) == sorted(kustomized)
+    for name, each in kustomized.items():
+        assert chart[name] == each, name
+
+
+def test_the_chart_s_lists_are_those_of_deploy_prometheus() -> None:
+    for name in ("filters-current.yaml", "filters-seed.yaml"):
+        shipped = (render.DEPLOY / "prometheus" / name).read_bytes()
+        assert (CHART / "files" / name).read_bytes() == shipped, "run: make docs"
+
+
+@needs_tools
+def test_the_metrics_path_goes_where_the_values_say(tmp_path: Any) -> None:
+    values = {
+        **render.VALUES["direct"],
+        "metrics": {
+            "enabled": True,
+            "prometheus": {"url": "http://prometheus.monitoring:9090"},
+            "config": {"metrics": {"age_max": "30s"}},
+        },
+    }
+    found = [
+        each
+        for each in objects(render.chart(values))
+        if each["metadata"]["labels"]["app.kubernetes.io/component"] == "metrics"
+        or each["kind"] == "Secret"
+    ]
+    settings = settings_of(found, tmp_path)
+    [source] = settings.prometheus_sources
+    assert source.url.startswith("http://prometheus.monitoring:9090/federate?")
+    [target] = settings.exporter.targets
+    assert (target.kind, target.url) == ("direct", "https://example.wavefront.com")
+    assert target.token_file.endswith("/var/run/tracefwd/token")
+    assert settings.metrics.age_max == 30.0
+    own = {"metrics": {"enabled": True, "sources": [{"url": "http://prometheus:9090/federate"}]}}
+    config = one(objects(render.chart_metrics(own)), "ConfigMap")["data"]["tracefwd.yaml"]
+    assert yaml.safe_load(config)["prometheus_sources"] == own["metrics"]["sources"]
+
+
+@needs_tools
 def test_lint_finds_nothing_with_any_values(tmp_path: Any) -> None:
-    for name, values in render.VALUES.items():
+    for name, values in {**render.VALUES, **render.METRICS}.items():
         file = tmp_path / f"{name}.yaml"
         file.write_text(yaml.safe_dump(values))
         render.run(HELM, "lint", "--strict", CHART, "--values", file)
@@ -106,6 +153,7 @@ MISTAKES: dict[str, Object] = {
     "value must be one of 'proxy', 'direct'": {"target": {"kind": "kafka"}},
     # No port, no rule in the NetworkPolicy.
     "does not match pattern": {"target": {"proxy": {"traces": "http://proxy"}}},
+    "'/metrics/sources/0': missing property 'url'": {"metrics": {"sources": [{"filters": {}}]}},
     "minimum: got 20, want 26": {"terminationGracePeriodSeconds": 20},
     "target.direct.url: your Wavefront instance": {"target": {"kind": "direct"}},
     "target.direct: an existingSecret, or the token": {
@@ -134,9 +182,10 @@ def test_the_schema_knows_every_value_and_the_defaults_fit() -> None:
         return found
 
     documented = {key for key, _, _ in chart_readme.rows()}
-    resources = {"resources.requests", "resources.limits"}
+    resources = {"resources", "metrics.resources"}
+    parts = {f"{each}.{part}" for each in resources for part in ("requests", "limits")}
     # `global` is Helm's.
-    assert known(schema) - resources - {"global"} == documented - {"resources"}
+    assert known(schema) - parts - {"global"} == documented - resources
 
 
 def test_every_value_is_in_the_readme_as_the_file_says_it() -> None:

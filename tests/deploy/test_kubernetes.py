@@ -29,6 +29,7 @@ def rendered() -> dict[str, list[Object]]:
     texts = {name: render.kustomized(render.OVERLAYS / name) for name in render.names()}
     texts |= {f"{name} and components": render.with_components(name) for name in render.COMPONENTS}
     texts |= {f"chart {name}": render.chart(values) for name, values in render.VALUES.items()}
+    texts |= {f"chart {name}": render.chart_metrics(each) for name, each in render.METRICS.items()}
     return {way: objects(text) for way, text in texts.items()}
 
 
@@ -37,7 +38,8 @@ SPAN_WAYS = [
     *(f"{name} and components" for name in render.COMPONENTS),
     *(f"chart {name}" for name in render.VALUES),
 ]
-WAYS = [*(name for name in render.names() if name not in SPANS), *SPAN_WAYS]
+METRICS = [*render.METRICS, *(f"chart {name}" for name in render.METRICS)]
+WAYS = [*METRICS, *SPAN_WAYS]
 INJECTED = {"sidecar", "sidecar and components", "chart sidecar", "chart everything"}
 # appProtocol by port: what is no HTTP/1.1 must say so to Istio.
 PROTOCOLS = {9411: "http", 9412: "http", 4317: "grpc", 4318: "http"}
@@ -154,7 +156,7 @@ def test_there_is_time_for_the_pre_stop_delay_and_the_drain(
     # And for the last writes behind them.
     least = service.pre_stop_delay + service.drain_timeout + 10
     assert spec["terminationGracePeriodSeconds"] >= least
-    if not way.startswith("metrics"):
+    if way not in METRICS:
         assert service.pre_stop_delay > 0
     annotations = workload(rendered[way])["spec"]["template"]["metadata"].get("annotations", {})
     proxy = yaml.safe_load(annotations.get("proxy.istio.io/config", "{}"))
@@ -186,7 +188,7 @@ def test_the_volume_is_larger_than_what_the_spool_may_take(
         ]
         # The scheduler leaves room for what the volume may take.
         asked = container["resources"]["requests"].get("ephemeral-storage")
-        assert asked == size or way.startswith("metrics")
+        assert asked == size or way in METRICS
     # Batches and journal have bytes_max each; a segment more may be begun before the old ones go.
     metrics_only = settings.service.only == "metrics"
     factor = 1 if metrics_only else 2
@@ -234,20 +236,22 @@ def test_only_the_variant_with_a_token_has_one(way: str, rendered: dict[str, lis
     }
     spec = workload(rendered[way])["spec"]["template"]["spec"]
     is_mounted = spec.get("automountServiceAccountToken", accounts[spec["serviceAccountName"]])
-    assert is_mounted == (way == "metrics-token")
+    assert is_mounted == ("metrics-token" in way)
 
 
 @needs_tools
+@pytest.mark.parametrize("way", ["metrics-token", "chart metrics-token"])
 def test_the_token_s_variant_may_read_federate_and_nothing_else(
-    rendered: dict[str, list[Object]],
+    way: str, rendered: dict[str, list[Object]]
 ) -> None:
-    found = rendered["metrics-token"]
+    found = rendered[way]
     role = named(found, "ClusterRole", "tracefwd-metrics")
     assert role["rules"] == [{"nonResourceURLs": ["/federate"], "verbs": ["get"]}]
     binding = named(found, "ClusterRoleBinding", "tracefwd-metrics")
     [subject] = binding["subjects"]
     account = named(found, "ServiceAccount", subject["name"])
-    assert subject["namespace"] == account["metadata"]["namespace"]
+    # A chart's objects are in the namespace of their release.
+    assert subject["namespace"] == account["metadata"].get("namespace", "observability")
     # And its list is the one that names the token's file.
     [text] = one(found, "ConfigMap")["data"].values()
     assert "/var/run/secrets/kubernetes.io/serviceaccount/token" in text

@@ -1,10 +1,11 @@
-"""The chart's README, made from its values: a table of every key, its default and the comment above it.
+"""The chart's README, made from its values: a table of every key, its default and the comment above it; its lists.
 
 ``python -m tests.deploy.kube.chart_readme`` writes it (``make docs``).
 """
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,12 @@ helm install tracefwd deploy/helm/tracefwd --namespace observability --set targe
   --set target.direct.url=https://example.wavefront.com --set target.direct.existingSecret=wavefront
 ```
 
-The metrics path is not in the chart: `deploy/kubernetes/overlays/metrics`.
+The metrics path, as `deploy/kubernetes/overlays/metrics` has it (with `--set metrics.token=true`, as `metrics-token`),
+for a Prometheus that runs [deploy/prometheus](../../prometheus/README.md):
+
+```sh
+helm upgrade tracefwd deploy/helm/tracefwd --namespace observability --reuse-values --set metrics.enabled=true
+```
 
 ## Values
 
@@ -79,3 +85,6 @@ def render() -> str:
 
 if __name__ == "__main__":
     README.write_text(render())
+    # A chart may not lead out of its folder, so it has copies.
+    for each in ("filters-current.yaml", "filters-seed.yaml"):
+        shutil.copyfile(CHART.parents[1] / "prometheus" / each, CHART / "files" / each)

@@ -62,6 +62,8 @@ def ways() -> Iterator[tuple[str, str]]:
         yield f"overlay {name} and components", render.with_components(name)
     for name, values in render.VALUES.items():
         yield f"chart {name}", render.chart(values)
+    for name, values in render.METRICS.items():
+        yield f"chart {name}", render.chart_metrics(values)
 
 
 def check_manifests(cluster: Cluster) -> None:

@@ -70,6 +70,18 @@ VALUES: Mapping[str, Object] = {
     },
 }
 
+# The metrics path by the overlay that has it; it stands beside whatever else is chosen.
+METRICS: Mapping[str, Object] = {
+    "metrics": {"metrics": {"enabled": True, "prometheus": {"serviceAccount": "prometheus"}}},
+    "metrics-token": {
+        "metrics": {
+            "enabled": True,
+            "token": True,
+            "prometheus": {"serviceAccount": "prometheus"},
+        }
+    },
+}
+
 
 def run(*words: str | Path, stdin: str | None = None) -> str:
     done = subprocess.run(
@@ -126,6 +138,14 @@ def chart(values: Object | None = None, *, release: str = "tracefwd") -> str:
 def _chart(values: str, release: str) -> str:
     words = ("template", release, CHART, "--namespace=observability", "--values=-")
     return run(HELM, *words, stdin=values)
+
+
+def chart_metrics(values: Object) -> str:
+    """What ``values`` with the metrics path add to the same without: that path's own objects."""
+    without = objects(chart({name: each for name, each in values.items() if name != "metrics"}))
+    found = objects(chart(values))
+    assert all(each in found for each in without), "the metrics path changes what is beside it"
+    return yaml.safe_dump_all([each for each in found if each not in without])
 
 
 def one(found: list[Object], kind: str) -> Object:

@@ -52,3 +52,55 @@ service:
   pre_stop_delay: 5s
   drain_timeout: 20s
 {{- end -}}
+
+{{- define "tracefwd.metrics.selector" -}}
+app.kubernetes.io/name: tracefwd
+app.kubernetes.io/component: metrics
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "tracefwd.metrics.labels" -}}
+{{ include "tracefwd.metrics.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end -}}
+
+{{/* What the metrics path asks Prometheus for, and where it delivers if not to a proxy. */}}
+{{- define "tracefwd.metrics.config" -}}
+{{- $list := .Files.Get (printf "files/filters-%s.yaml" (ternary "seed" "current" .Values.metrics.token)) -}}
+{{- $config := fromYaml (replace "http://prometheus.istio-system.svc.cluster.local:9090" .Values.metrics.prometheus.url $list) -}}
+{{- with .Values.metrics.sources -}}
+{{- $_ := set $config "prometheus_sources" . -}}
+{{- end -}}
+{{- if eq .Values.target.kind "direct" -}}
+{{- $_ := set $config "exporter" (get (fromYaml (include "tracefwd.config" .)) "exporter") -}}
+{{- end -}}
+{{- mustMergeOverwrite $config .Values.metrics.config | toYaml -}}
+{{- end -}}
+
+{{/* Where pods may go, and what they need to be pulled. */}}
+{{- define "tracefwd.placement" -}}
+enableServiceLinks: false
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+{{- with .Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .Values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
