@@ -238,6 +238,7 @@ def test_the_notes_tell_the_next_step(name: str) -> None:
     assert "helm test tracefwd --namespace observability" in notes
     kind = "statefulset" if name == "durable" else "deployment"
     assert f"port-forward {kind}/tracefwd 9412" in notes
+    assert f"exec {kind}/tracefwd -- tracefwd doctor --config /etc/tracefwd/tracefwd.yaml" in notes
     assert ("30000" in notes) == (name != "direct")
     # What is to be pasted is what deploy/istio has.
     snippets = re.findall(

@@ -11,7 +11,7 @@ import yaml
 
 from tests.deploy.kube import render
 from tests.deploy.kube.render import Object, needs_tools, objects, one, workload
-from tracefwd.service import arguments, cli, config
+from tracefwd.service import arguments, config, loading
 from tracefwd.settings import Settings
 
 # The oldest and the newest that the schemas know.
@@ -78,7 +78,7 @@ def settings_of(found: list[Object], folder: Path) -> Settings:
         each["name"]: each["value"].replace("/var/run", f"{folder}/var/run")
         for each in container.get("env", ())
     }
-    return config.load(parsed.config, environment, cli._flags(parsed)).settings
+    return config.load(parsed.config, environment, loading.flags(parsed)).settings
 
 
 def named(found: list[Object], kind: str, name: str) -> Object:

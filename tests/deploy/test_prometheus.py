@@ -15,7 +15,7 @@ import yaml
 
 from tests.deploy import promql
 from tests.deploy.parts import DEPLOY, configured, pod, read, written
-from tracefwd.service import arguments, cli, config
+from tracefwd.service import arguments, config, loading
 from tracefwd.settings import AdminSettings
 
 HERE = Path(__file__).parent
@@ -242,7 +242,7 @@ def test_one_replica_scrapes_with_a_configuration_that_holds(tmp_path: Path) -> 
     parser = arguments.Parser(prog="tracefwd run")
     arguments.add_run(parser)
     parsed = parser.parse_args(flags)
-    settings = config.load(parsed.config, environment, cli._flags(parsed)).settings
+    settings = config.load(parsed.config, environment, loading.flags(parsed)).settings
     assert settings.service.only == "metrics"
     assert settings.metrics.cluster == environment["TRACEFWD_METRICS__CLUSTER"]
     assert settings.prometheus_sources[0].filters.metricAllowList

@@ -154,6 +154,6 @@ def test_the_soft_limit_of_descriptors_is_raised_and_the_hard_one_obeyed() -> No
         fit = descriptors_for(wanted)
         assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 600 or hard <= 600
         if hard != resource.RLIM_INFINITY:
-            assert fit == hard - door._OWN_DESCRIPTORS
+            assert fit == hard - door.OWN_DESCRIPTORS
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

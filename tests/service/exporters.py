@@ -121,16 +121,16 @@ class Authority:
                  "-addext", "keyUsage=critical,keyCertSign")  # fmt: skip
 
     def issue(
-        self, name: str, alternatives: Sequence[str] = ("IP:127.0.0.1",)
+        self, name: str, alternatives: Sequence[str] = ("IP:127.0.0.1",), *, days: int = 2
     ) -> tuple[Path, Path]:
-        """Certificate and key."""
+        """Certificate and key; ``days`` below 0 is one that has ended."""
         cert, key, request = (self._folder / f"{name}.{end}" for end in ("crt", "key", "csr"))
         extensions = self._folder / f"{name}.ext"
         extensions.write_text(f"subjectAltName={','.join(alternatives)}\n")
         _openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
                  "-subj", f"/CN={name}", "-keyout", key, "-out", request)  # fmt: skip
         _openssl("x509", "-req", "-in", request, "-CA", self.ca_file, "-CAkey", self._key, "-CAcreateserial",
-                 "-days", "2", "-out", cert, "-extfile", extensions)  # fmt: skip
+                 "-days", str(days), "-out", cert, "-extfile", extensions)  # fmt: skip
         return cert, key
 
     def server_context(self, name: str = "server", *, client_certs: bool = False) -> ssl.SSLContext:

@@ -34,6 +34,7 @@ COMMANDS = [
     "metrics",
     "spool",
     "validate",
+    "doctor",
     "print-config",
     "import-conf",
     "version",

@@ -20,11 +20,19 @@ if TYPE_CHECKING:
 
 
 class Destination:
-    """``senders`` has no entry for a signal that the settings give no URL for."""
+    """``senders`` has no entry for a signal that the settings give no URL for.
 
-    def __init__(self, settings: TargetSettings, exporter: ExporterSettings) -> None:
+    ``client``: a session of the caller's making, for who wants to see every answer; it belongs to the destination.
+    """
+
+    def __init__(
+        self,
+        settings: TargetSettings,
+        exporter: ExporterSettings,
+        client: HttpClient | None = None,
+    ) -> None:
         self.name = settings.name
-        self._client = HttpClient(settings, exporter)
+        self._client = client or HttpClient(settings, exporter)
         self._credentials = credentials(settings, self._client)
         self._channel: GrpcChannel | None = None
         if settings.kind != "otlp":

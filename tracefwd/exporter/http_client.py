@@ -43,12 +43,13 @@ class UnreachableError(TracefwdError):
 
 
 class Response(Struct, frozen=True):
-    """An answer; ``body`` is the beginning of its body."""
+    """An answer; ``body`` is the beginning of its body, ``date`` what its server's clock says."""
 
     status: int
     body: bytes = b""
     retry_after: str | None = None
     location: str | None = None
+    date: str | None = None
 
     @property
     def text(self) -> str:
@@ -98,7 +99,7 @@ class HttpClient:
 
     async def open(self) -> None:
         """Raises ``StartError`` if a file of certificates cannot be used."""
-        self._context = self._tls()
+        self._context = self.tls_context()
         connector = aiohttp.TCPConnector(limit=self._connections_max, ssl=self._context)
         self._session = aiohttp.ClientSession(
             connector=connector,
@@ -121,20 +122,22 @@ class HttpClient:
             if self._certificate.renewed():
                 self._certificate.load(self._context)
             async with self._session.post(
-                url, data=body, headers=headers, allow_redirects=False, proxy=self._proxy(url)
+                url, data=body, headers=headers, allow_redirects=False, proxy=self.proxy_for(url)
             ) as answer:
                 return Response(
                     status=answer.status,
                     body=await _beginning(answer),
                     retry_after=answer.headers.get("Retry-After"),
                     location=answer.headers.get("Location"),
+                    date=answer.headers.get("Date"),
                 )
         except CertificateError as problem:
             raise UnreachableError("tls", str(problem), may_have_arrived=False) from problem
         except (aiohttp.ClientError, OSError, ValueError) as failure:
             raise _translated(failure) from None  # its text may repeat what must not be shown
 
-    def _tls(self) -> ssl.SSLContext:
+    def tls_context(self) -> ssl.SSLContext:
+        """A new one: whom this target's connections trust, and what they show.  Raises ``StartError`` as ``open``."""
         ca_file = self._settings.ca_file
         try:
             context = ssl.create_default_context(cafile=ca_file or None)
@@ -152,7 +155,8 @@ class HttpClient:
             context.verify_mode = ssl.CERT_NONE
         return context
 
-    def _proxy(self, url: str) -> str | None:
+    def proxy_for(self, url: str) -> str | None:
+        """The HTTP proxy on the way to ``url``; known once this is open."""
         if self._settings.http_proxy:
             return self._settings.http_proxy
         parts = urlsplit(url)

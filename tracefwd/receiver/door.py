@@ -35,7 +35,7 @@ _TELL_INTERVAL_S = 60.0
 # Connections above the limit that may be in at the same time, to be told so.
 _ANSWERED_MAX = 512
 # What the process needs for itself: targets, files, channels; of a small limit a quarter.
-_OWN_DESCRIPTORS = 128
+OWN_DESCRIPTORS = 128
 _SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 # What the other side may take for its goodbye.
 _TLS_GOODBYE_S = 2.0
@@ -49,11 +49,11 @@ def descriptors_for(connections_max: int) -> int:
     The soft limit is only a default (often 1,024, for programs that use select): it is raised as far as needed.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = connections_max + _OWN_DESCRIPTORS
+    wanted = connections_max + OWN_DESCRIPTORS
     if soft != resource.RLIM_INFINITY and soft < wanted:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        return min(connections_max, soft - min(_OWN_DESCRIPTORS, soft // 4))
+        return min(connections_max, soft - min(OWN_DESCRIPTORS, soft // 4))
     return connections_max
 
 

@@ -190,6 +190,30 @@ def add_validate(parser: Parser) -> None:
     add_json(parser)
 
 
+def add_doctor(parser: Parser) -> None:
+    add_run(parser)
+    add = parser.add_argument
+    add(
+        "--proxy-conf",
+        metavar="FILE",
+        type=Path,
+        help="the target proxy's own wavefront.conf: say what in it touches RED and spans",
+    )
+    add(
+        "--no-send",
+        action="store_true",
+        help="send no test span and no test metrics (application tracefwd-doctor), but empty requests",
+    )
+    add(
+        "--timeout",
+        metavar="SECONDS",
+        type=_above_zero,
+        default=3.0,
+        help="for each check; all run at once (3)",
+    )
+    add_json(parser)
+
+
 def add_print_config(parser: Parser) -> None:
     add_run(parser)
     parser.add_argument(
@@ -259,6 +283,7 @@ __all__ = [
     "add_convert",
     "add_demo",
     "add_diff",
+    "add_doctor",
     "add_emulate",
     "add_explain",
     "add_gen",

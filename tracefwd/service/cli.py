@@ -10,16 +10,17 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
-from tracefwd.errors import ConfigError, StartError, TracefwdError
+from tracefwd.errors import ConfigError, TracefwdError
+from tracefwd.service import loading
 from tracefwd.service.arguments import (
-    RUN_FLAGS,
     Parser,
     UsageError,
     add_convert,
     add_demo,
     add_diff,
+    add_doctor,
     add_emulate,
     add_explain,
     add_gen,
@@ -33,9 +34,6 @@ from tracefwd.service.arguments import (
     add_validate,
 )
 from tracefwd.service.console_commands import CONSOLE_COMMANDS
-
-if TYPE_CHECKING:
-    from tracefwd.service.config import Loaded
 
 FINE, FAILED, USAGE = 0, 1, 2
 
@@ -53,23 +51,8 @@ class Command(NamedTuple):
 # --- commands --------------------------------------------------------------------------------
 
 
-def _flags(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The given ones among the flags that are short for options, as typed."""
-    names = [*RUN_FLAGS, "--exact"]
-    values = {name: getattr(arguments, name[2:].replace("-", "_"), None) for name in names}
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _load(arguments: argparse.Namespace, *, runnable: bool = False) -> "Loaded":
-    from tracefwd.service.config import load
-
-    conf = getattr(arguments, "wavefront_conf", None)
-    flags = _flags(arguments)
-    return load(arguments.config, os.environ, flags, wavefront_conf=conf, runnable=runnable)
-
-
 def _run(arguments: argparse.Namespace) -> int:
-    loaded = _load_checked(arguments)
+    loaded = loading.load_checked(arguments)
     if loaded.wavefront is not None:
         from tracefwd.service import import_conf, logs
 
@@ -77,18 +60,7 @@ def _run(arguments: argparse.Namespace) -> int:
         import_conf.log_account(loaded.wavefront, loaded.origins)
     from tracefwd.service import supervisor
 
-    return supervisor.run(loaded, lambda: _load_checked(arguments))
-
-
-def _load_checked(arguments: argparse.Namespace) -> "Loaded":
-    """What can be run: every file that it names is there, too."""
-    from tracefwd.service.config import check_files
-
-    loaded = _load(arguments, runnable=True)
-    unreadable = check_files(loaded.settings)
-    if unreadable:
-        raise StartError("\n".join(unreadable))
-    return loaded
+    return supervisor.run(loaded, lambda: loading.load_checked(arguments))
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -129,7 +101,7 @@ def _emulate(arguments: argparse.Namespace) -> int:
 
 
 def _convert(arguments: argparse.Namespace) -> int:
-    loaded = _load(arguments)
+    loaded = loading.load(arguments)
     from tracefwd.service import convert, logs
 
     logs.configure(loaded.settings.service)
@@ -141,7 +113,7 @@ def _convert(arguments: argparse.Namespace) -> int:
 
 
 def _metrics(arguments: argparse.Namespace) -> int:
-    loaded = _load(arguments)
+    loaded = loading.load(arguments)
     from tracefwd.service import logs, metrics_command
 
     logs.configure(loaded.settings.service)
@@ -149,7 +121,7 @@ def _metrics(arguments: argparse.Namespace) -> int:
 
 
 def _explain(arguments: argparse.Namespace) -> int:
-    loaded = _load(arguments)
+    loaded = loading.load(arguments)
     from tracefwd.service import explain, logs
 
     logs.configure(loaded.settings.service)
@@ -161,7 +133,7 @@ def _rules(arguments: argparse.Namespace) -> int:
     from tracefwd.service.config import load
 
     flags = {"rules.file": str(arguments.rules), "rules.port": arguments.port}
-    loaded = load(arguments.config, os.environ, {**_flags(arguments), **flags})
+    loaded = load(arguments.config, os.environ, {**loading.flags(arguments), **flags})
     return rules_test.run(loaded, arguments.file, as_json=arguments.json)
 
 
@@ -177,7 +149,7 @@ def _spool(arguments: argparse.Namespace) -> int:
     from tracefwd.service import spool_command
 
     return spool_command.run(
-        _load(arguments, runnable=arguments.action == "drain").settings, arguments
+        loading.load(arguments, runnable=arguments.action == "drain").settings, arguments
     )
 
 
@@ -187,16 +159,28 @@ def _validate(arguments: argparse.Namespace) -> int:
     return validate.run(
         arguments.config,
         os.environ,
-        _flags(arguments),
+        loading.flags(arguments),
         wavefront_conf=arguments.wavefront_conf,
         as_json=arguments.json,
     )
 
 
+def _doctor(arguments: argparse.Namespace) -> int:
+    from tracefwd.service import doctor
+
+    options = doctor.DoctorOptions(
+        timeout_s=arguments.timeout,
+        sends=not arguments.no_send,
+        proxy_conf=arguments.proxy_conf,
+        json=arguments.json,
+    )
+    return doctor.run(lambda: loading.load(arguments, runnable=True), options)
+
+
 def _print_config(arguments: argparse.Namespace) -> int:
     from tracefwd.service.config import show
 
-    loaded = _load(arguments)
+    loaded = loading.load(arguments)
     text = show(
         loaded.settings,
         loaded.origins,
@@ -336,6 +320,16 @@ COMMANDS: Mapping[str, Command] = {
             ("tracefwd validate --config tracefwd.yaml",),
             add_validate,
             _validate,
+        ),
+        Command(
+            "doctor",
+            "Look at everything that run needs (ports, names, TLS, token, targets, disk) and say what to do.",
+            (
+                f"tracefwd doctor {_TARGET_EXAMPLE}",
+                "tracefwd doctor --config tracefwd.yaml --proxy-conf wavefront.conf --json",
+            ),
+            add_doctor,
+            _doctor,
         ),
         Command(
             "print-config",

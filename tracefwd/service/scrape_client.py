@@ -135,7 +135,7 @@ class ScrapeClient:
                 URL(url, encoded=True),
                 headers=headers,
                 allow_redirects=False,
-                proxy=self._proxy(url),
+                proxy=self.proxy_for(url),
                 ssl=context or True,
                 server_hostname=self._http.tls_config.server_name or None,
             ) as answer:
@@ -189,7 +189,7 @@ class ScrapeClient:
             token = read_secret(http.bearer_token_file, "bearer_token_file")
         return {"Authorization": f"Bearer {token}"} if token else {}
 
-    def _proxy(self, url: str) -> str | None:
+    def proxy_for(self, url: str) -> str | None:
         """As Go and curl do: NO_PROXY is honoured, and loopback is never reached through the environment's."""
         if self._http.proxy_url:
             return self._http.proxy_url

@@ -134,6 +134,18 @@ def read_conf(path: Path, report: Report) -> WavefrontConf | None:
     return _Reading(path, report).read(data)
 
 
+def read_values(path: Path) -> dict[str, str] | None:
+    """The proxy's options by name as it would read them, secrets left out; None when the file cannot be read."""
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(FILE_BYTES_MAX)
+    except OSError:
+        return None  # read_conf says why
+    entries, _ = read_properties(data)
+    known = {_canonical(entry.key): _trimmed(entry.value) for entry in entries}
+    return {name: value for name, value in known.items() if name not in SECRET_NAMES}
+
+
 class _Reading:
     """One pass over the file."""
 
@@ -387,4 +399,5 @@ __all__ = [
     "WavefrontConf",
     "origin",
     "read_conf",
+    "read_values",
 ]
