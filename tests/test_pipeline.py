@@ -11,7 +11,7 @@ from tracefwd import ledger
 from tracefwd.exporter.lines import LineWriter
 from tracefwd.ledger import Account
 from tracefwd.metrics import BY_NAME, Samples
-from tracefwd.model import Answer, Payload, Signal
+from tracefwd.model import Answer, Decoded, Payload, Signal
 from tracefwd.pipeline import ACCEPTED, Pipeline
 from tracefwd.processor.istio import make_istio_mapper
 from tracefwd.processor.red import RedAggregator
@@ -69,8 +69,9 @@ def balanced(shown: dict[str, Any]) -> bool:
 def test_a_plan_changes_nothing() -> None:
     sink = Sink()
     pipeline = make(sink)
-    plan = pipeline.plan(make_decode()(BATCH, "application/json"), NOW_US)
-    assert (len(plan.mapped.spans), len(plan.good)) == (5, 5)
+    plan = pipeline.plan([make_decode()(BATCH, "application/json")], NOW_US)
+    [part] = plan.parts
+    assert (len(part.mapped.spans), len(part.good)) == (5, 5)
     assert sink.payloads == []
     assert pipeline.ledger()["received"] == 0
     assert list(pipeline.tick()) == []
@@ -173,3 +174,42 @@ def test_whatever_comes_the_ledger_balances_and_red_counts_every_mapped_span(
     invocations = sum(int(line.split('" ')[1].split()[0]) for line in counts)
     assert invocations == shown["received"] - sum(shown["rejected"].values())
     assert balanced(shown)
+
+
+@settings(deadline=None, max_examples=50)
+@given(bodies=st.lists(_BODIES, min_size=1, max_size=5), rate=st.sampled_from([0.0, 0.5, 1.0]))
+def test_requests_taken_together_fare_as_one_by_one(bodies: list[bytes], rate: float) -> None:
+    alone, together = Sink(), Sink()
+    one, other = make(alone, rate=rate), make(together, rate=rate)
+    assert other.ingest_all([(body, "") for body in bodies]) == [
+        one.ingest(body, "") for body in bodies
+    ]
+    for pipeline in (one, other):
+        list(pipeline.tick())
+    for signal in Signal:
+        assert together.lines(signal) == alone.lines(signal)
+    assert other.ledger() == one.ledger()
+    assert other.rejected_samples() == one.rejected_samples()
+    ours, theirs = other.samples(), one.samples()
+    assert ours == theirs
+
+
+def test_a_bug_that_one_of_several_requests_shows_changes_nothing() -> None:
+    def decode(body: bytes, content_type: str) -> Decoded:
+        if body == b"bug":
+            raise ZeroDivisionError
+        return make_decode()(body, content_type)
+
+    pipeline = make(Sink())
+    assert pipeline.ingest_all([(BATCH, ""), (b"bug", "")], decode) is None
+    assert pipeline.ledger()["received"] == 0
+    assert pipeline.ingest_all([(BATCH, ""), (BATCH, "")], decode) == [ACCEPTED, ACCEPTED]
+    assert pipeline.ledger()["received"] == 10
+
+
+def test_what_people_see_is_each_request_by_itself() -> None:
+    pipeline = make(Sink())
+    seen: list[tuple[bytes, int]] = []
+    pipeline.watch = lambda part, _: seen.append((part.decoded.body, len(part.good)))
+    pipeline.ingest_all([(BATCH, ""), (b"[]", "")])
+    assert seen == [(BATCH, 5), (b"[]", 0)]

@@ -12,7 +12,8 @@ from tests.conftest import NOW_US
 from tests.test_pipeline import Sink, balanced
 from tracefwd.exporter.lines import LineWriter
 from tracefwd.model import Mapped, Reject, Signal
-from tracefwd.pipeline import ACCEPTED, LineParts, Pipeline
+from tracefwd.pipeline import ACCEPTED, Pipeline
+from tracefwd.plan import LineParts
 from tracefwd.processor.line_check import make_line_check
 from tracefwd.processor.red import RedAggregator
 from tracefwd.processor.ruled import RuledMapper

@@ -7,7 +7,8 @@ from tests.conftest import ENVOY, NOW_US
 from tests.test_pipeline import Sink, balanced
 from tracefwd.exporter.lines import LineWriter
 from tracefwd.model import Signal
-from tracefwd.pipeline import LineParts, Pipeline
+from tracefwd.pipeline import Pipeline
+from tracefwd.plan import LineParts
 from tracefwd.processor.istio import make_istio_mapper
 from tracefwd.processor.line_check import make_line_check
 from tracefwd.processor.red import RedAggregator

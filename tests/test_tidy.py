@@ -12,7 +12,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     {"service", "__main__"},
     {"compose"},
-    {"pipeline"},
+    {"pipeline", "plan"},
     {
         "receiver",
         "processor",
@@ -24,7 +24,17 @@ LAYERS = [
         "console",
         "quarantine",
     },
-    {"model", "errors", "limits", "naming", "settings", "metrics", "ledger", "tag_record"},
+    {
+        "doorways",
+        "model",
+        "errors",
+        "limits",
+        "naming",
+        "settings",
+        "metrics",
+        "ledger",
+        "tag_record",
+    },
 ]
 ROOMS = {
     "receiver",

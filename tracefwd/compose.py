@@ -9,11 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from tracefwd.doorways import Decode, Ingest, IngestAll
 from tracefwd.errors import ConfigError
 from tracefwd.exporter.lines import LineWriter
 from tracefwd.exporter.otlp_writer import OtlpWriter
-from tracefwd.model import Ingest, Mapper
-from tracefwd.pipeline import Destination, LineParts, Pipeline, Writer
+from tracefwd.model import Mapper
+from tracefwd.pipeline import Pipeline
+from tracefwd.plan import Destination, LineParts, Writer
 from tracefwd.processor.istio import make_istio_mapper
 from tracefwd.processor.line_check import make_line_check
 from tracefwd.processor.red import RedAggregator
@@ -22,7 +24,7 @@ from tracefwd.processor.sampler import SpanSampler, make_sampler
 from tracefwd.processor.shed import Shedder
 from tracefwd.processor.wavefront_proxy import make_wavefront_proxy_mapper
 from tracefwd.processor.wavefront_proxy_rules import chosen_deviations
-from tracefwd.receiver.decode import Decode, make_decode
+from tracefwd.receiver.decode import make_decode
 from tracefwd.receiver.exact import make_exact_decode
 from tracefwd.receiver.otlp_decode import make_any_decode, make_otlp_decode
 from tracefwd.receiver.span_lines import read_lines
@@ -78,10 +80,13 @@ def decode_anything(parts: Parts) -> Decode:
     return make_any_decode(parts.decode, parts.decode_otlp)
 
 
-def otlp_ingest(settings: Settings, pipeline: Pipeline) -> Ingest:
-    """The way into ``pipeline`` for requests by OTLP."""
+def otlp_ingest(settings: Settings, pipeline: Pipeline) -> tuple[Ingest, IngestAll]:
+    """The ways into ``pipeline`` for requests by OTLP."""
     decode = _otlp_decode(settings)
-    return lambda body, content_type: pipeline.take(decode(body, content_type))
+    return (
+        lambda body, content_type: pipeline.take(decode(body, content_type)),
+        lambda posts: pipeline.ingest_all(posts, decode),
+    )
 
 
 def _otlp_decode(settings: Settings) -> Decode:

@@ -474,7 +474,3 @@ class HeldAnswer:
         self._listener = listener
         if self.answer is not None:
             listener()
-
-
-Ingest = Callable[[bytes, str], Answer | HeldAnswer]
-"""``(inflated body, content-type header or "") -> answer``; never waits, never raises."""

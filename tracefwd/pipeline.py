@@ -1,7 +1,9 @@
-"""The hot path on one screen: plan what a request changes, then change it.
+"""The hot path on one screen: plan what requests change, then change it.
 
-    body -> decode -> map -> sample -> render          ``plan``: pure, changes nothing outside
-         -> counters, RED, queues                       ``commit``: no await, happens whole
+    bodies -> decode -> map -> sample -> render        ``plan``: pure, changes nothing outside
+           -> counters, RED, queues                     ``commit``: no await, happens whole
+
+Requests that came in one turn of the loop go through each stage together, a request that came alone does so alone.
 
 Span lines and clients' span logs, which have a port of their own, join it behind the mapping (``ingest_lines``).
 
@@ -13,11 +15,10 @@ The pipeline knows neither HTTP nor Wavefront: it is handed a decoder, a mapper,
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
-
-from msgspec import Struct
+from typing import Any
 
 from tracefwd import ledger
+from tracefwd.doorways import Decode, Post
 from tracefwd.ledger import Account
 from tracefwd.metrics import Samples
 from tracefwd.metrics import add as add_samples
@@ -27,21 +28,17 @@ from tracefwd.model import (
     Encoding,
     Heartbeat,
     HeldAnswer,
-    LineCheck,
-    LineRules,
     Lines,
     Mapped,
     Mapper,
     Payload,
     RedPoint,
-    RedWriter,
     Refused,
     Reject,
     Signal,
     SpanLog,
-    SpanWriter,
-    WavefrontSpan,
 )
+from tracefwd.plan import Destination, Journal, LineParts, LinePlan, Part, Plan, Writer
 from tracefwd.processor.red import RedAggregator, slices
 from tracefwd.processor.ruled import RuledMapper
 from tracefwd.processor.sampler import SpanSampler
@@ -51,42 +48,11 @@ from tracefwd.quarantine import Quarantine
 ACCEPTED = Answer(202)
 
 
-class Writer(SpanWriter, RedWriter, Protocol):
-    """Everything one way of delivery needs written."""
-
-
-class Destination(Protocol):
-    """Where payloads go.  ``offer`` never waits and never raises."""
-
-    name: str
-    role: str
-    accounts: dict[Signal, Account]
-
-    def offer(self, payload: Payload, seq: int = 0) -> None: ...
-
-    def failover_accounts(self) -> dict[str, dict[Signal, Account]]: ...
-
-    def samples(self) -> Samples: ...
-
-
-class Journal(Protocol):
-    """What makes the pipeline's changes outlive the process; all calls of one turn of the loop are kept together.
-
-    ``entry`` names what is offered next, and to whom; ``facts`` are ``RedAggregator.observe``'s.  ``hold`` answers once
-    everything up to now is durable.  ``drained`` says that what these series gathered is in the entry before.
-    """
-
-    def entry(
-        self, offers: Sequence[tuple[Destination, Payload]], facts: Sequence[int] | None, now_s: int
-    ) -> int: ...
-
-    def hold(self, answer: Answer) -> HeldAnswer: ...
-
-    def tick_begins(self) -> None: ...
-
-    def drained(self, seq: int, numbers: Sequence[int]) -> None: ...
-
-    def tick_ended(self) -> None: ...
+def _decoded_all(posts: Sequence[Post], decode: Decode) -> list[Decoded]:
+    requests = [decode(body, content_type) for body, content_type in posts]
+    for decoded, post in zip(requests, posts, strict=True):
+        decoded.body = post[0]
+    return requests
 
 
 def target_sections(targets: Sequence[Destination]) -> dict[str, dict[str, ledger.Section]]:
@@ -98,47 +64,13 @@ def target_sections(targets: Sequence[Destination]) -> dict[str, dict[str, ledge
     }
 
 
-class Plan(Struct, gc=False):
-    """Everything one request would change.
-
-    ``good`` spans go on; ``sampled_out`` says which policy held back how many; ``payloads`` are per writer, in the
-    writers' order; ``shed`` spans were kept by sampling and let go of for want of memory.
-    """
-
-    decoded: Decoded
-    mapped: Mapped
-    good: Sequence[WavefrontSpan]
-    sampled_out: dict[str, int] | None
-    payloads: list[list[Payload]]
-    shed: int = 0
-
-
-class LinePlan(Struct, gc=False):
-    """The same for a body of lines: the plan for its spans, and what becomes of its span logs."""
-
-    lines: Lines
-    spans: Plan
-    logs_blocked: int
-    logs_sampled_out: int
-    logs_shed: int
-    log_payloads: list[list[Payload]]
-
-
-class LineParts(NamedTuple):
-    """Instead of a decoder and a mapper.  ``check`` comes after sampling; ``ruled`` has the port's rules."""
-
-    read: Callable[[bytes, LineRules | None], Lines]
-    check: LineCheck
-    ruled: RuledMapper | None = None
-
-
 class Pipeline:
     """``outlets`` pairs each writer with the targets that want its bytes; ``lines`` is None without their port."""
 
     def __init__(
         self,
         *,
-        decode: Callable[[bytes, str], Decoded],
+        decode: Decode,
         mapper: Mapper,
         ruled: RuledMapper | None = None,
         lines: LineParts | None = None,
@@ -166,8 +98,8 @@ class Pipeline:
         self._log_account = Account(lambda: 0)
         self._quarantine = Quarantine()
         self.journal: Journal | None = None
-        # Sees every batch, for people who look.
-        self.watch: Callable[[Plan, int], None] | None = None
+        # Sees every request, for people who look.
+        self.watch: Callable[[Part, int], None] | None = None
         self._accepted: dict[str, int] = {}
         self._repairs: dict[str, int] = {}
 
@@ -181,51 +113,82 @@ class Pipeline:
     def take(self, decoded: Decoded) -> Answer | HeldAnswer:
         """``ingest`` for who has a decoder of its own."""
         now_us = self._now_us()
-        return self.commit(self.plan(decoded, now_us), now_us)
+        return self.commit(self.plan((decoded,), now_us), now_us)[0]
 
-    def plan(self, decoded: Decoded, now_us: int) -> Plan:
-        """Work out everything this request would change, and change nothing."""
-        mapped = self._map(decoded, now_us)
+    def ingest_all(
+        self, posts: Sequence[Post], decode: Decode | None = None
+    ) -> list[Answer | HeldAnswer] | None:
+        """``ingest`` for several requests, stage by stage: each stage finds its code and tables in the caches.
+
+        None: one of them shows a bug, and nothing has changed; taken alone, the others fare as ever.
+        """
+        now_us = self._now_us()
+        try:
+            plan = self.plan(_decoded_all(posts, decode or self._decode), now_us)
+        except Exception:  # noqa: BLE001 - whoever takes them one by one meets it again
+            return None
+        return self.commit(plan, now_us)
+
+    def plan(self, requests: Sequence[Decoded], now_us: int) -> Plan:
+        """Work out everything these requests would change, and change nothing."""
+        if self._sampler is None and not self.shedder.on:
+            mapped = [self._map(decoded, now_us) for decoded in requests]
+            parts = [Part(*both, both[1].spans) for both in zip(requests, mapped, strict=True)]
+        else:
+            parts = [
+                self._sift(decoded, self._map(decoded, now_us), now_us) for decoded in requests
+            ]
+        good = parts[0].good if len(parts) == 1 else [s for part in parts for s in part.good]
+        return Plan(parts, [writer.write(good) for writer in self._writers] if good else [])
+
+    def _sift(self, decoded: Decoded, mapped: Mapped, now_us: int) -> Part:
         kept, sampled_out = mapped.spans, None
         if self._sampler is not None:
             kept, sampled_out = self._sampler.sift(mapped.spans, now_us)
         sampled = kept
         if self.shedder.on:
             kept = self.shedder.sift(kept)
-        payloads = [writer.write(kept) for writer in self._writers] if kept else []
-        return Plan(decoded, mapped, kept, sampled_out, payloads, len(sampled) - len(kept))
+        return Part(decoded, mapped, kept, sampled_out, len(sampled) - len(kept))
 
-    def commit(self, plan: Plan, now_us: int) -> Answer | HeldAnswer:
+    def commit(self, plan: Plan, now_us: int) -> list[Answer | HeldAnswer]:
         """Apply a plan.  No await in here: it happens whole, or not at all."""
-        decoded, mapped = plan.decoded, plan.mapped
-        self._apply(plan, len(decoded.spans), now_us)
-        is_clean = not (decoded.rejects or mapped.rejects)
-        answer = ACCEPTED if is_clean else self._reject(decoded, mapped, now_us)
-        return answer if self.journal is None else self.journal.hold(answer)
+        self._apply(plan, now_us)
+        hold = None if self.journal is None else self.journal.hold
+        answers = [self._answer_to(part, now_us) for part in plan.parts]
+        return [*answers] if hold is None else [hold(answer) for answer in answers]
 
-    def _apply(self, plan: Plan, read: int, now_us: int) -> None:
-        """Everything about the spans of a plan, of which ``read`` were read, but for the rejects."""
-        decoded, mapped = plan.decoded, plan.mapped
-        spans, account = len(mapped.spans), self._account
-        account.received += spans + mapped.blocked
-        account.blocked += mapped.blocked
-        account.sampled_out += spans - len(plan.good) - plan.shed
-        if plan.shed:
-            account.drop("shed", plan.shed)
-        if plan.sampled_out is not None and self._sampler is not None:
-            self._sampler.count(plan.sampled_out)
-        self._accepted[decoded.encoding] = self._accepted.get(decoded.encoding, 0) + read
-        now_s = now_us // 1_000_000
+    def _apply(self, plan: Plan, now_us: int) -> None:
+        """Everything about the spans of a plan, but for the rejects."""
+        account, red, now_s = self._account, self._red, now_us // 1_000_000
         facts: list[int] | None = None if self.journal is None else []
-        if self._red is not None:
-            self._red.observe(mapped.spans, now_s, facts)
-            if mapped.red_only:
-                self._red.observe(mapped.red_only, now_s, facts)
+        for part in plan.parts:
+            decoded, mapped = part.decoded, part.mapped
+            spans = len(mapped.spans)
+            account.received += spans + mapped.blocked
+            account.blocked += mapped.blocked
+            account.sampled_out += spans - len(part.good) - part.shed
+            if part.shed:
+                account.drop("shed", part.shed)
+            if part.sampled_out is not None and self._sampler is not None:
+                self._sampler.count(part.sampled_out)
+            self._accept(decoded.encoding, len(decoded.spans))
+            if red is not None:
+                red.observe(mapped.spans, now_s, facts)
+                if mapped.red_only:
+                    red.observe(mapped.red_only, now_s, facts)
+            if decoded.repairs or mapped.repairs:
+                self._count_repairs(decoded.repairs, mapped.repairs)
         self._offer(plan.payloads, facts, now_s)
-        if decoded.repairs or mapped.repairs:
-            self._count_repairs(decoded.repairs, mapped.repairs)
         if self.watch is not None:
-            self.watch(plan, now_us)
+            for part in plan.parts:
+                self.watch(part, now_us)
+
+    def _accept(self, encoding: Encoding, spans: int) -> None:
+        self._accepted[encoding] = self._accepted.get(encoding, 0) + spans
+
+    def _answer_to(self, part: Part, now_us: int) -> Answer:
+        is_clean = not (part.decoded.rejects or part.mapped.rejects)
+        return ACCEPTED if is_clean else self._reject(part.decoded, part.mapped, now_us)
 
     def _offer(
         self, payloads_by_writer: list[list[Payload]], facts: Sequence[int] | None, now_s: int
@@ -299,23 +262,19 @@ class Pipeline:
         if ruled is not None:
             spans, more = ruled.filter(spans, lines.repairs)
             blocked += more
-        kept, sampled_out = spans, None
-        if self._sampler is not None:
-            kept, sampled_out = self._sampler.sift(spans, now_us)
-        sampled = kept
-        if self.shedder.on:
-            kept = self.shedder.sift(kept)
+        part = self._sift(
+            Decoded(Encoding.WAVEFRONT, [], repairs=lines.repairs), Mapped(spans), now_us
+        )
+        kept = part.good
         checked = self._lines.check(kept, now_us)
         if checked.rejects:
             # Rejected spans count as such alone.
             good, tried = set(map(id, checked.spans)), set(map(id, kept))
             spans = [span for span in spans if id(span) in good or id(span) not in tried]
-        mapped = Mapped(spans, checked.rejects, blocked, checked.repairs)
-        decoded = Decoded(Encoding.WAVEFRONT, [], repairs=lines.repairs)
-        good_spans = checked.spans
-        payloads = [writer.write(good_spans) for writer in self._writers] if good_spans else []
-        shed = len(sampled) - len(kept)
-        plan = Plan(decoded, mapped, good_spans, sampled_out, payloads, shed)
+        part.mapped = Mapped(spans, checked.rejects, blocked, checked.repairs)
+        part.good = checked.spans
+        payloads = [writer.write(part.good) for writer in self._writers] if part.good else []
+        plan = Plan([part], payloads)
         return self._plan_logs(lines, plan, now_us)
 
     def _plan_logs(self, lines: Lines, plan: Plan, now_us: int) -> LinePlan:
@@ -344,7 +303,8 @@ class Pipeline:
 
     def commit_lines(self, plan: LinePlan, now_us: int) -> Answer | HeldAnswer:
         lines = plan.lines
-        self._apply(plan.spans, len(lines.spans), now_us)
+        self._apply(plan.spans, now_us)
+        self._accept(lines.encoding, len(lines.spans))
         logs = self._log_account
         logs.received += plan.logs_blocked + plan.logs_sampled_out + plan.logs_shed
         logs.blocked += plan.logs_blocked
@@ -352,8 +312,9 @@ class Pipeline:
         if plan.logs_shed:
             logs.drop("shed", plan.logs_shed)
         self._offer(plan.log_payloads, None, now_us // 1_000_000)
-        for reject in plan.spans.mapped.rejects:
-            lines.refused.add(reject)
+        for part in plan.spans.parts:
+            for reject in part.mapped.rejects:
+                lines.refused.add(reject)
         self._refuse(self._account, lines.refused, now_us)
         self._refuse(logs, lines.logs_refused, now_us)
         if lines.is_text or lines.spans or lines.logs:

@@ -11,7 +11,7 @@ from tracefwd.console.seen import Seen, TapWish
 from tracefwd.console.watch import EXAMINED_PER_S, TAPPED_PER_S, Watch
 from tracefwd.limits import SAMPLE_BYTES_MAX
 from tracefwd.model import Decoded, WavefrontSpan
-from tracefwd.pipeline import Plan
+from tracefwd.plan import Part
 from tracefwd.settings import Settings, TargetSettings
 
 NOW_US = 1_700_000_000_000_000
@@ -38,16 +38,16 @@ def span(number: int = 1, **more: Any) -> dict[str, Any]:
     }
 
 
-def plan(spans: Sequence[dict[str, Any]], *, kept: int | None = None, **more: Any) -> Plan:
+def plan(spans: Sequence[dict[str, Any]], *, kept: int | None = None, **more: Any) -> Part:
     body = json.dumps(spans).encode()
     decoded = PARTS.decode(body, "application/json")
     decoded.body = body
     mapped = PARTS.mapper(decoded, NOW_US)
     good: Sequence[WavefrontSpan] = mapped.spans if kept is None else mapped.spans[:kept]
-    return Plan(decoded, mapped, good, more.get("sampled_out"), [], more.get("shed", 0))
+    return Part(decoded, mapped, good, more.get("sampled_out"), more.get("shed", 0))
 
 
-def second(eye: Watch, batches: int, batch: Plan) -> Seen:
+def second(eye: Watch, batches: int, batch: Part) -> Seen:
     for _ in range(batches):
         eye(batch, NOW_US)
     return eye.each_second()
@@ -167,7 +167,7 @@ def test_a_tap_gets_its_rate_and_hears_of_the_rest() -> None:
 def test_formats_without_json_of_their_own_are_shown_as_json() -> None:
     decoded = PARTS.decode(json.dumps([span(1)]).encode(), "")
     mapped = PARTS.mapper(Decoded(decoded.encoding, decoded.spans), NOW_US)
-    seen = second(watch(), 1, Plan(decoded, mapped, mapped.spans, None, []))
+    seen = second(watch(), 1, Part(decoded, mapped, mapped.spans))
     assert seen.samples[0].received_as == "as Zipkin JSON"
     # Nothing is there that was not said; leading zeros of a trace id say nothing.
     assert json.loads(seen.samples[0].received) == span(1, traceId=f"{1:016x}")

@@ -19,7 +19,8 @@ from tests.fuzz.expositions import exposition_target
 from tests.test_pipeline import Sink, balanced
 from tracefwd.exporter.lines import LineWriter
 from tracefwd.model import Answer, HeldAnswer
-from tracefwd.pipeline import LineParts, Pipeline
+from tracefwd.pipeline import Pipeline
+from tracefwd.plan import LineParts
 from tracefwd.processor.istio import make_istio_mapper
 from tracefwd.processor.line_check import make_line_check
 from tracefwd.processor.red import RedAggregator

@@ -43,8 +43,8 @@ _raw_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _encode = msgspec.json.encode
 
 
-class Plan(Protocol):
-    """What the watch is shown of ``pipeline.Plan``."""
+class Part(Protocol):
+    """What the watch is shown of ``plan.Part``."""
 
     decoded: Decoded
     mapped: Mapped
@@ -77,15 +77,15 @@ class Watch:
         self._slow_us = 1_000.0
         self._settled = 0
 
-    def __call__(self, plan: Plan, now_us: int) -> None:
+    def __call__(self, part: Part, now_us: int) -> None:
         """A batch that is being committed."""
-        self._spans += len(plan.mapped.spans)
+        self._spans += len(part.mapped.spans)
         if self._skip:
             self._skip -= 1
             return
         if self._examined >= self._budget:
             return
-        self._examine(plan, now_us)
+        self._examine(part, now_us)
         if self._each > 1:
             self._random = (self._random * 1_103_515_245 + 12_345) & 0x7FFFFFFF
             self._skip = (self._random >> 8) % (2 * self._each - 1)
@@ -132,8 +132,8 @@ class Watch:
 
     # One batch
 
-    def _examine(self, plan: Plan, now_us: int) -> None:
-        spans = plan.mapped.spans
+    def _examine(self, part: Part, now_us: int) -> None:
+        spans = part.mapped.spans
         self._examined += len(spans)
         # Edges cost most; as many spans as without a tap are enough for them.
         if self._edged < EXAMINED_PER_S:
@@ -143,18 +143,18 @@ class Watch:
         for place, span in enumerate(spans):
             slow = self._is_slow(span.duration_us)
             if self._wishes:
-                self._tap(plan, span, now_us, slow=slow)
+                self._tap(part, span, now_us, slow=slow)
             ring = "error" if span.error else "slow" if slow else "recent"
             if self._quota[ring] > 0:
                 self._quota[ring] -= 1
-                self._keep(plan, place, now_us, ring, slow=slow)
-        if len(plan.good) < len(spans):
-            self._keep_held_back(plan, now_us)
-        if plan.mapped.repairs and self._quota["changed"] > 0 and spans:
+                self._keep(part, place, now_us, ring, slow=slow)
+        if len(part.good) < len(spans):
+            self._keep_held_back(part, now_us)
+        if part.mapped.repairs and self._quota["changed"] > 0 and spans:
             self._quota["changed"] -= 1
-            self._keep_changed(plan, now_us)
-        if plan.mapped.blocked and self._quota["blocked"] > 0:
-            self._keep_blocked(plan, now_us)
+            self._keep_changed(part, now_us)
+        if part.mapped.blocked and self._quota["blocked"] > 0:
+            self._keep_blocked(part, now_us)
 
     def _is_slow(self, duration_us: int) -> bool:
         slow = duration_us > self._slow_us
@@ -164,7 +164,7 @@ class Watch:
             return False
         return slow
 
-    def _tap(self, plan: Plan, span: WavefrontSpan, now_us: int, *, slow: bool) -> None:
+    def _tap(self, part: Part, span: WavefrontSpan, now_us: int, *, slow: bool) -> None:
         places: list[int] = []
         for place, wish in enumerate(self._wishes):
             if (wish.error and not span.error) or span.duration_us < wish.min_duration_us:
@@ -177,12 +177,12 @@ class Watch:
                 self._left[place] -= 1
                 places.append(place)
         if places:
-            row = _row(plan, span, now_us, slow=slow)
+            row = _row(part, span, now_us, slow=slow)
             self._seen.hits.append(TapHit(places, row, _tags(span)))
 
     def _keep(
         self,
-        plan: Plan,
+        part: Part,
         place: int,
         now_us: int,
         ring: str,
@@ -191,9 +191,9 @@ class Watch:
         what: str = "",
         reason: str = "",
     ) -> None:
-        span = plan.mapped.spans[place]
-        row = _row(plan, span, now_us, slow=slow)
-        received, received_as = _received(plan, place)
+        span = part.mapped.spans[place]
+        row = _row(part, span, now_us, slow=slow)
+        received, received_as = _received(part, place)
         sent: list[str] = []
         if row.fate == "kept":
             payloads = self._write((span,))
@@ -203,36 +203,36 @@ class Watch:
                 for line in payload.data.decode("utf-8", "replace").split("\n")
                 if line
             ]
-        repairs = {**(plan.decoded.repairs or {}), **(plan.mapped.repairs or {})}
+        repairs = {**(part.decoded.repairs or {}), **(part.mapped.repairs or {})}
         self._seen.samples.append(
             Sample(row, ring, received, received_as, sent, _tags(span), what, reason, repairs)
         )
 
-    def _keep_held_back(self, plan: Plan, now_us: int) -> None:
+    def _keep_held_back(self, part: Part, now_us: int) -> None:
         """A span that sampling let go, or a shed one."""
-        good = set(map(id, plan.good))
-        for place, span in enumerate(plan.mapped.spans):
+        good = set(map(id, part.good))
+        for place, span in enumerate(part.mapped.spans):
             if id(span) in good:
                 continue
-            what = _fate(plan, span)[1]
+            what = _fate(part, span)[1]
             if self._quota[what] > 0:
                 self._quota[what] -= 1
-                reason = "shed" if what == "dropped" else next(iter(plan.sampled_out or {}), "")
-                self._keep(plan, place, now_us, "refused", what=what, reason=reason)
+                reason = "shed" if what == "dropped" else next(iter(part.sampled_out or {}), "")
+                self._keep(part, place, now_us, "refused", what=what, reason=reason)
             return
 
-    def _keep_changed(self, plan: Plan, now_us: int) -> None:
+    def _keep_changed(self, part: Part, now_us: int) -> None:
         """Repairs are told of a whole request; which span it was is guessed by their marks, then by length."""
-        spans = plan.mapped.spans
+        spans = part.mapped.spans
         place = max(range(len(spans)), key=lambda at: _likeliness(spans[at]))
-        kinds = ", ".join(sorted(plan.mapped.repairs or {}))
-        self._keep(plan, place, now_us, "refused", what="changed", reason=kinds)
+        kinds = ", ".join(sorted(part.mapped.repairs or {}))
+        self._keep(part, place, now_us, "refused", what="changed", reason=kinds)
 
-    def _keep_blocked(self, plan: Plan, now_us: int) -> None:
-        if plan.mapped.rejects:
+    def _keep_blocked(self, part: Part, now_us: int) -> None:
+        if part.mapped.rejects:
             return  # which of the missing were blocked is not told
-        passed = {span.span_id for span in plan.mapped.spans}
-        for span in plan.decoded.spans:
+        passed = {span.span_id for span in part.mapped.spans}
+        for span in part.decoded.spans:
             if span.span_id not in passed:
                 self._quota["blocked"] -= 1
                 sender = (span.local.service_name if span.local is not None else "") or ""
@@ -246,18 +246,18 @@ def _likeliness(span: WavefrontSpan) -> tuple[bool, int]:
     return any("***" in text or text.endswith("...") for text in texts), max(map(len, texts))
 
 
-def _fate(plan: Plan, span: WavefrontSpan) -> tuple[str, str]:
+def _fate(part: Part, span: WavefrontSpan) -> tuple[str, str]:
     """The row's fate, and what happened in the words of what was refused."""
-    if len(plan.good) == len(plan.mapped.spans) or any(span is each for each in plan.good):
+    if len(part.good) == len(part.mapped.spans) or any(span is each for each in part.good):
         return "kept", ""
     return (
         ("shed", "dropped")
-        if plan.shed and not plan.sampled_out
+        if part.shed and not part.sampled_out
         else ("sampled_out", "sampled_out")
     )
 
 
-def _row(plan: Plan, span: WavefrontSpan, now_us: int, *, slow: bool) -> SpanRow:
+def _row(part: Part, span: WavefrontSpan, now_us: int, *, slow: bool) -> SpanRow:
     identity = span.identity
     return SpanRow(
         at=now_us / 1e6,
@@ -273,8 +273,8 @@ def _row(plan: Plan, span: WavefrontSpan, now_us: int, *, slow: bool) -> SpanRow
         error=span.error,
         slow=slow,
         duration_ms=span.duration_us / 1e3,
-        fate=_fate(plan, span)[0],
-        format=str(plan.decoded.encoding),
+        fate=_fate(part, span)[0],
+        format=str(part.decoded.encoding),
     )
 
 
@@ -282,9 +282,9 @@ def _tags(span: WavefrontSpan) -> dict[str, str]:
     return {**dict(span.head), **span.tags, **dict(span.tail)}
 
 
-def _received(plan: Plan, place: int) -> tuple[str, str]:
+def _received(part: Part, place: int) -> tuple[str, str]:
     """A span's text as its sender wrote it, if its body can still be taken apart; else what was read of it."""
-    decoded, mapped = plan.decoded, plan.mapped
+    decoded, mapped = part.decoded, part.mapped
     out = mapped.spans[place]
     if len(decoded.spans) == len(mapped.spans):
         span: Span | None = decoded.spans[place]

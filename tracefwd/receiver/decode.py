@@ -5,16 +5,13 @@ only sharpens what a refused client is told, and settles what the content leaves
 raises: a body without a readable span comes back with at least one reject that says what and where.
 """
 
-from collections.abc import Callable
 from itertools import islice
 
+from tracefwd.doorways import Decode
 from tracefwd.limits import REJECT_SAMPLE_BYTES_MAX, TAGS_PER_SPAN_MAX
 from tracefwd.model import Decoded, Encoding, Reject
 from tracefwd.receiver import proto3, salvage
 from tracefwd.receiver.json_v2 import StrictReader
-
-Decode = Callable[[bytes, str], Decoded]
-"""``(inflated body, content-type or "") -> Decoded``; never raises, never waits."""
 
 TAKEN = "Zipkin JSON v2 or v1 (a list of spans) and Zipkin proto3 (a ListOfSpans) are taken"
 

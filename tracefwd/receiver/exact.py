@@ -13,6 +13,7 @@ import json
 import re
 from typing import Any
 
+from tracefwd.doorways import Decode
 from tracefwd.limits import (
     JSON_DEPTH_MAX,
     LENIENT_SPAN_BYTES_MAX,
@@ -21,7 +22,6 @@ from tracefwd.limits import (
 )
 from tracefwd.model import Decoded, Encoding, Reject, Span
 from tracefwd.receiver import proto3, salvage
-from tracefwd.receiver.decode import Decode
 from tracefwd.receiver.exact_json import Reader, RefusedError, read_v1, read_v2
 from tracefwd.receiver.fields import BrokenError, Number
 from tracefwd.receiver.json_v2 import StrictReader

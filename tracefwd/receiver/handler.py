@@ -7,7 +7,8 @@ path's clients understand: Zipkin's know statuses, OTLP's want messages of their
 from collections.abc import Callable, Container, Mapping
 from typing import NamedTuple
 
-from tracefwd.model import Answer, Ingest
+from tracefwd.doorways import Ingest, IngestAll
+from tracefwd.model import Answer
 from tracefwd.receiver import http_messages as say
 from tracefwd.receiver.weight import too_heavy
 
@@ -20,11 +21,15 @@ class Form(NamedTuple):
 
 
 class Handler(NamedTuple):
-    """``form_of`` is told the request's content type, ``too_heavy`` its inflated body, if that is long."""
+    """``form_of`` is told the request's content type, ``too_heavy`` its inflated body, if that is long.
+
+    ``ingest_all`` takes short ones that came together; without it they are ingested one by one.
+    """
 
     ingest: Ingest
     form_of: Callable[[str], Form]
     too_heavy: Callable[[bytes], str]
+    ingest_all: IngestAll | None = None
 
 
 ZIPKIN_FORM = Form(None, say.ACCEPTED)
@@ -34,8 +39,8 @@ def as_zipkin(_: str) -> Form:
     return ZIPKIN_FORM
 
 
-def zipkin_handler(ingest: Ingest) -> Handler:
-    return Handler(ingest, as_zipkin, too_heavy)
+def zipkin_handler(ingest: Ingest, ingest_all: IngestAll | None = None) -> Handler:
+    return Handler(ingest, as_zipkin, too_heavy, ingest_all)
 
 
 class Handlers(Container[bytes]):
@@ -66,6 +71,8 @@ class Handlers(Container[bytes]):
         return path in self._by_path or self._everywhere is not None
 
 
-def zipkin_handlers(paths: list[str], ingest: Ingest) -> dict[bytes, Handler]:
+def zipkin_handlers(
+    paths: list[str], ingest: Ingest, ingest_all: IngestAll | None = None
+) -> dict[bytes, Handler]:
     """At Zipkin's own paths and these (``receiver.paths``)."""
-    return dict.fromkeys(say.served_paths(paths), zipkin_handler(ingest))
+    return dict.fromkeys(say.served_paths(paths), zipkin_handler(ingest, ingest_all))

@@ -16,7 +16,7 @@ from itertools import accumulate
 from math import inf
 
 from tracefwd import metrics
-from tracefwd.model import Ingest
+from tracefwd.doorways import Ingest, IngestAll
 from tracefwd.receiver.credentials import Credentials
 from tracefwd.receiver.door import Door, descriptors_for
 from tracefwd.receiver.guard import Guard
@@ -44,9 +44,10 @@ _REFRESH_S = 1.0
 class HttpReceiver:
     """Serves one listening socket and counts what it serves.
 
-    ``ingest`` is called once per readable request, in the loop's thread.  ``seed`` feeds the jitter of
+    ``ingest`` is called once per readable request, in the loop's thread; ``ingest_all``, if given, for those that
+    came together.  ``seed`` feeds the jitter of
     connection ages, nothing else.  ``handlers``: who takes requests at which path; None has ``ingest`` take those at
-    the settings' paths and Zipkin's own, and ``otlp``, if that is given, those at OTLP's.
+    the settings' paths and Zipkin's own, and ``otlp`` (with ``otlp_all``), if that is given, those at OTLP's.
     ``exact``: requests that are not for us are answered as by the Java proxy (``http_exact.py``).  ``guard`` may be
     shared with other receivers of the process.
     """
@@ -56,17 +57,19 @@ class HttpReceiver:
         settings: ReceiverSettings,
         ingest: Ingest,
         *,
+        ingest_all: IngestAll | None = None,
         seed: int = 0,
         handlers: Handlers | None = None,
         otlp: Ingest | None = None,
+        otlp_all: IngestAll | None = None,
         exact: bool = False,
         guard: Guard | None = None,
     ) -> None:
         self._settings = settings
         if handlers is None:
-            by_path = {} if otlp is None else otlp_handlers(otlp)
+            by_path = {} if otlp is None else otlp_handlers(otlp, otlp_all)
             # An operator's own paths come first.
-            handlers = Handlers(by_path | zipkin_handlers(settings.paths, ingest))
+            handlers = Handlers(by_path | zipkin_handlers(settings.paths, ingest, ingest_all))
         self._intake = Intake(settings, handlers, exact=exact, guard=guard)
         self._credentials = Credentials(settings)
         self._refresh_at = 0.0

@@ -124,10 +124,10 @@ class Connection(asyncio.Protocol):
             self._intake.serve_gathered()
         self._arrived = perf_counter()
         if not self._queue and not self._retiring:
-            body = self._reader.express(data)
+            reader = self._reader
+            body = reader.express(data)
             if body is not None:
-                self._gathered = True
-                self._intake.gather(self, body)
+                self._take_express(reader, body)
                 return
         if len(data) > _BITE_BYTES:
             self._later = memoryview(data)[_BITE_BYTES:]
@@ -288,12 +288,20 @@ class Connection(asyncio.Protocol):
             answer.when_released(self._flush_soon)
         return not self._last
 
-    def serve_gathered(self, body: bytes) -> None:
+    def _take_express(self, reader: RequestReader, body: bytes) -> None:
+        handler = reader.handler
+        if handler is None or reader.coding or self._waiting or len(body) > LONG_BODY_BYTES:
+            self._serve(body)
+            self._flush()
+        else:
+            self._gathered = True
+            self._intake.gather(self, handler, (body, reader.content_type))
+
+    def serve_gathered(self, size: int, answer: Answer | HeldAnswer) -> None:
         """``_serve`` where nothing is pending and nothing special: the usual answer leaves at once."""
         self._gathered = False
         intake, transport = self._intake, self._transport
-        answer = self._answer_to(body)
-        intake.bytes_read += len(body)
+        intake.bytes_read += size
         if (
             isinstance(answer, HeldAnswer)
             or answer.status != 202

@@ -6,15 +6,17 @@ Pure.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from tracefwd.model import Answer, HeldAnswer, Ingest
+from tracefwd.doorways import Ingest, IngestAll, Post
+from tracefwd.model import Answer, HeldAnswer
 from tracefwd.receiver import http_messages as say
 from tracefwd.receiver.handler import Form, Handler, Handlers
 from tracefwd.receiver.weight import too_heavy_otlp
 
 PATH = b"/v1/traces"
 JSON, PROTOBUF = "application/json", "application/x-protobuf"
+_READ = ("", PROTOBUF, JSON, "application/protobuf")
 RETRY_AFTER_S = 5
 """A memory shortage is over in seconds, or by then a replica has come."""
 
@@ -27,28 +29,42 @@ _RETRYABLE = frozenset({429, 503})
 _MESSAGE_LENGTH_MAX = 1_024
 
 
-def otlp_handlers(ingest: Ingest) -> dict[bytes, Handler]:
-    """``ingest`` reads OTLP of either encoding by content."""
-    handler = Handler(checked(ingest), form_of, too_heavy_otlp)
+def otlp_handlers(ingest: Ingest, ingest_all: IngestAll | None = None) -> dict[bytes, Handler]:
+    """``ingest`` and ``ingest_all`` read OTLP of either encoding by content."""
+    every = None if ingest_all is None else checked_all(ingest_all)
+    handler = Handler(checked(ingest), form_of, too_heavy_otlp, every)
     return dict.fromkeys((PATH, PATH + b"/"), handler)
 
 
-def otlp_only(ingest: Ingest) -> Handlers:
+def otlp_only(ingest: Ingest, ingest_all: IngestAll | None = None) -> Handlers:
     """For a port of OTLP's own."""
-    return Handlers(otlp_handlers(ingest), stray=form_of, not_found=NOT_FOUND)
+    return Handlers(otlp_handlers(ingest, ingest_all), stray=form_of, not_found=NOT_FOUND)
 
 
 def checked(ingest: Ingest) -> Ingest:
     """``ingest``, but for bodies that say that they are neither JSON nor protobuf."""
 
     def take(body: bytes, content_type: str) -> Answer | HeldAnswer:
-        media = content_type.partition(";")[0].strip().lower()
-        if media not in ("", PROTOBUF, JSON, "application/protobuf"):
+        media = _media(content_type)
+        if media not in _READ:
             text = f"Content-Type {media[:64]!r} is not read here; send {PROTOBUF} or {JSON}.\n"
             return Answer(415, text.encode("utf-8", "replace"))
         return ingest(body, content_type)
 
     return take
+
+
+def checked_all(ingest_all: IngestAll) -> IngestAll:
+    """The same for several; one that is not read leaves all to be taken one by one."""
+
+    def take(posts: Sequence[Post]) -> list[Answer | HeldAnswer] | None:
+        return ingest_all(posts) if all(_media(said) in _READ for _, said in posts) else None
+
+    return take
+
+
+def _media(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
 
 
 def form_of(content_type: str) -> Form:

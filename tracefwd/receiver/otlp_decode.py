@@ -4,11 +4,11 @@ A body in JSON begins with a brace, and no protobuf message of OTLP does.  Nothi
 readable span comes back with at least one reject that says what and where, unless it is an empty request.  Pure.
 """
 
+from tracefwd.doorways import Decode
 from tracefwd.limits import REJECT_SAMPLE_BYTES_MAX
 from tracefwd.model import Decoded, Encoding, Reject
 from tracefwd.receiver import decode as zipkin
 from tracefwd.receiver import otlp_json, otlp_proto
-from tracefwd.receiver.decode import Decode
 
 _GRPC_FRAME_BYTES = 5
 

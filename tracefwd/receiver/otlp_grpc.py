@@ -27,8 +27,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from tracefwd import metrics
+from tracefwd.doorways import Ingest
 from tracefwd.errors import StartError
-from tracefwd.model import Answer, HeldAnswer, Ingest
+from tracefwd.model import Answer, HeldAnswer
 from tracefwd.receiver import http_messages as say
 from tracefwd.receiver import otlp_answers
 from tracefwd.receiver.credentials import Credentials

@@ -22,7 +22,8 @@ from tracefwd import metrics
 from tracefwd.exporter.repeat_log import RepeatLog
 from tracefwd.exporter.target import Target
 from tracefwd.model import Answer, HeldAnswer, Payload, RedKey, Signal
-from tracefwd.pipeline import Destination, Pipeline
+from tracefwd.pipeline import Pipeline
+from tracefwd.plan import Destination
 from tracefwd.service import history
 from tracefwd.service.adoption import Adoption, Estate, read_estate
 from tracefwd.service.books import COPY, LANE, OWN, Books

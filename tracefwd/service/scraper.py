@@ -20,7 +20,8 @@ from typing import Any, Protocol
 
 from tracefwd import metrics
 from tracefwd.model import Payload, RedPoint, Signal
-from tracefwd.pipeline import Destination, target_sections
+from tracefwd.pipeline import target_sections
+from tracefwd.plan import Destination
 from tracefwd.processor.ruled_points import RuledPoints
 from tracefwd.service.masking import mask_query_url
 from tracefwd.service.scrape_client import ScrapeClient, ScrapeFailed

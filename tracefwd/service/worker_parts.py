@@ -221,13 +221,15 @@ def compose(settings: Settings, slot: int = 0, machine: "Machine | None" = None)
         durable.connect(pipeline, [target for _, target in targets])
     # All ports share one room for unfinished requests.
     guard = Guard(settings.receiver)
-    otlp = otlp_ingest(settings, pipeline)
+    otlp, otlp_all = otlp_ingest(settings, pipeline)
     receiver = HttpReceiver(
         settings.receiver,
         pipeline.ingest,
+        ingest_all=pipeline.ingest_all,
         seed=_seed(),
         # As the Java proxy, whose port for Zipkin refuses the path.
         otlp=None if settings.mapping.exact else otlp,
+        otlp_all=otlp_all,
         exact=settings.mapping.exact,
         guard=guard,
     )
@@ -240,7 +242,7 @@ def compose(settings: Settings, slot: int = 0, machine: "Machine | None" = None)
     otlp_http = None
     if settings.receiver.otlp.http.listen:
         otlp_http = HttpReceiver(
-            settings.receiver, otlp, seed=_seed(), handlers=otlp_only(otlp), guard=guard
+            settings.receiver, otlp, seed=_seed(), handlers=otlp_only(otlp, otlp_all), guard=guard
         )
     otlp_grpc = None
     if settings.receiver.otlp.grpc.listen:
