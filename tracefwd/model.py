@@ -188,6 +188,7 @@ class WavefrontSpan(Struct, gc=False):
     ``oversize`` are full values that were cut in the line and go into a span log of their own.
     ``shape`` and ``values`` say once more what ``tags`` says, for writers in a hurry: the values by place in
     ``shape.keys``.  Such a span is plain and has neither tail, logs nor secondary id.
+    ``start_us`` is the start with its microseconds, for those that can say them; 0 where only ``start_ms`` is known.
     """
 
     identity: Identity
@@ -215,6 +216,7 @@ class WavefrontSpan(Struct, gc=False):
     keys_kept: bool = False
     shape: LineShape | None = None
     values: tuple[str, ...] = ()
+    start_us: int = 0
 
 
 class SpanLog(Struct, gc=False):

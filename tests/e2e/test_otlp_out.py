@@ -4,7 +4,8 @@ import gzip
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,14 +16,24 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
 )
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
 
-from tests.conftest import ENVOY
+from tests.conftest import ENVOY, envoy_bodies
 from tests.e2e.parts import Forwarder, forwarder, stand_in
-from tests.e2e.processes import Process, eventually, plain_environment
+from tests.e2e.processes import Process, eventually, plain_environment, request
+from tests.otlp_meaning import Meaning, arrived, meant, red_arrived, red_meant, values
+from tests.receiver.test_otlp_proto import without_frame
+from tracefwd.compose import make_parts
+from tracefwd.model import WavefrontSpan
+from tracefwd.settings import Settings
 
 BUILD = Path(__file__).parent / "collector" / "build.sh"
-# Spans of real Envoys: successes, errors, gRPC.
-BODIES = ("json-batch-5", "json-batch-100", "json-500", "json-grpc-ok-and-errors")
+# Of sidecars that say whose they are in tags, which OTLP carries on; what only a node id says has no place there.
+WHOLE = [
+    ("/api/v2/spans", (ENVOY / f"json-{name}.json").read_bytes(), "application/json")
+    for name in ("batch-5", "batch-100", "500", "grpc-ok-and-errors")
+]
+CUMULATIVE = AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
 
 
 class Recorder(ThreadingHTTPServer):
@@ -32,14 +43,9 @@ class Recorder(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.bodies: dict[str, list[bytes]] = {"/v1/traces": [], "/v1/metrics": []}
 
-    def spans(self) -> list[tuple[dict[str, str], bytes, bytes]]:
-        """Resource, id and whole span of each."""
+    def spans(self) -> list[Meaning]:
         return [
-            (
-                _texts(part.resource.attributes),
-                span.span_id,
-                span.SerializeToString(deterministic=True),
-            )
+            arrived(part.resource, span)
             for body in self.bodies["/v1/traces"]
             for part in ExportTraceServiceRequest.FromString(body).resource_spans
             for scope in part.scope_spans
@@ -47,12 +53,11 @@ class Recorder(ThreadingHTTPServer):
         ]
 
     def metrics(self) -> list[Any]:
+        """In the order in which they came, each with its resource."""
         return [
-            metric
+            part
             for body in self.bodies["/v1/metrics"]
             for part in ExportMetricsServiceRequest.FromString(body).resource_metrics
-            for scope in part.scope_metrics
-            for metric in scope.metrics
         ]
 
 
@@ -71,10 +76,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Nothing: the test says what matters."""
-
-
-def _texts(attributes: Any) -> dict[str, str]:
-    return {each.key: each.value.string_value for each in attributes}
 
 
 @contextmanager
@@ -101,37 +102,64 @@ def collector() -> Path:
 CONFIG = """
 receivers:
   otlp: {{protocols: {{http: {{endpoint: "127.0.0.1:{http}"}}, grpc: {{endpoint: "127.0.0.1:{grpc}"}}}}}}
+processors:
+  deltatocumulative: {{}}
 exporters:
-  otlp_http: {{endpoint: "http://127.0.0.1:{sink}"}}
+  otlp_http: {{endpoint: "http://127.0.0.1:{sink}", sending_queue: {{num_consumers: 1}}}}
 service:
   telemetry: {{metrics: {{level: none}}}}
   pipelines:
     traces: {{receivers: [otlp], exporters: [otlp_http]}}
-    metrics: {{receivers: [otlp], exporters: [otlp_http]}}
+    metrics: {{receivers: [otlp], processors: [{processors}], exporters: [otlp_http]}}
 """
 
 
-def post_all(run: Forwarder) -> int:
-    """All bodies, some of them gRPC and errors; how many spans they hold."""
-    import msgspec
+@contextmanager
+def collecting(
+    collector: Path, folder: Path, sink: Recorder, ports: dict[str, int], processors: str = ""
+) -> Iterator[None]:
+    """A collector that takes OTLP at ``ports`` and passes everything on to ``sink``; at the end all of it."""
+    file = folder / "collector.yaml"
+    file.write_text(CONFIG.format(sink=sink.server_port, processors=processors, **ports))
+    command = [str(collector), "--config", str(file)]
+    with Process(command, folder, "collector", plain_environment()) as process:
+        process.find("Everything is ready")
+        yield
+        assert process.stop() == 0, process.output
 
-    bodies = [(ENVOY / f"{name}.json").read_bytes() for name in BODIES]
-    for body in bodies:
-        assert run.post(body) == 202
-    return sum(len(msgspec.json.decode(body)) for body in bodies)
+
+def bodies() -> Iterator[tuple[str, bytes, str]]:
+    """Path, body and content type of all that real Envoys posted, by Zipkin and by OTLP."""
+    for kind, path in (("json", "/api/v2/spans"), ("otlp", "/v1/traces")):
+        content_type = "application/json" if kind == "json" else "application/x-protobuf"
+        for file in envoy_bodies(kind):
+            body = file.read_bytes()
+            # gRPC has five bytes before its message.
+            yield path, body if kind == "json" else without_frame(body), content_type
+
+
+def post_all(
+    run: Forwarder, posts: Iterable[tuple[str, bytes, str]] | None = None
+) -> list[WavefrontSpan]:
+    """Post them, or all that there are; the spans as the default mapping means them."""
+    parts = make_parts(Settings())
+    spans: list[WavefrontSpan] = []
+    for path, body, content_type in posts or bodies():
+        headers = {"content-type": content_type}
+        status, _ = request("POST", f"{run.intake}{path}", body=body, headers=headers)
+        assert status // 100 == 2
+        decode = parts.decode if path.startswith("/api") else parts.decode_otlp
+        spans += parts.mapper(decode(body, content_type), time.time_ns() // 1000).spans
+    return spans
 
 
 def test_a_real_collector_gets_every_span_and_every_series(
     collector: Path, tmp_path: Path, unused_tcp_port_factory: Any
 ) -> None:
+    """Field by field what the mapper meant, once over HTTP and once over gRPC; and RED's sums and buckets."""
     ports = {name: unused_tcp_port_factory() for name in ("http", "grpc")}
     with recorder() as sink:
-        file = tmp_path / "collector.yaml"
-        file.write_text(CONFIG.format(sink=sink.server_port, **ports))
-        command = [str(collector), "--config", str(file)]
-        environment = plain_environment()
-        with Process(command, tmp_path, "collector", environment) as process:
-            process.find("Everything is ready")
+        with collecting(collector, tmp_path, sink, ports):
             targets = [
                 {"name": "http", "kind": "otlp", "url": f"http://127.0.0.1:{ports['http']}"},
                 {
@@ -143,54 +171,75 @@ def test_a_real_collector_gets_every_span_and_every_series(
                 },
             ]
             with forwarder(tmp_path, [], exporter={"targets": targets}) as run:
-                number = post_all(run)
-                ledger = run.delivered(number)
+                spans = post_all(run)
+                ledger = run.delivered(len(spans))
                 assert ledger["rejected"] == {}
                 run.stop()
-        by_id: dict[bytes, list[tuple[dict[str, str], bytes]]] = {}
-        for resource, span_id, span in sink.spans():
-            by_id.setdefault(span_id, []).append((resource, span))
-        # Once over HTTP and once over gRPC, and the very same.
-        assert sum(map(len, by_id.values())) == 2 * number
-        for copies in by_id.values():
-            assert len(copies) % 2 == 0
-            assert len({span for _, span in copies}) == len(copies) // 2
-            assert all(resource["service.namespace"] for resource, _ in copies)
-        calls = [metric for metric in sink.metrics() if metric.name == "traces.span.metrics.calls"]
-        times = [
-            metric for metric in sink.metrics() if metric.name == "traces.span.metrics.duration"
-        ]
-        assert sum(metric.sum.data_points[0].as_int for metric in calls) == 2 * number
-        counts = [metric.exponential_histogram.data_points[0] for metric in times]
-        assert sum(point.count for point in counts) == 2 * number
-        for point in counts:
-            assert point.count == point.zero_count + sum(point.positive.bucket_counts)
+        assert len(spans) > 200
+        assert sorted(sink.spans(), key=repr) == sorted(map(meant, [*spans, *spans]), key=repr)
+        assert red_arrived(sink.metrics()) == red_meant([*spans, *spans])
 
 
-def test_each_worker_is_a_writer_of_its_own(tmp_path: Path) -> None:
-    """Points of two workers must not look like one stream, or whoever adds up deltas drops them."""
-    with recorder() as sink:
-        target = {"name": "otlp", "kind": "otlp", "url": f"http://127.0.0.1:{sink.server_port}"}
+def test_deltas_of_two_workers_add_up_to_all_spans(
+    collector: Path, tmp_path: Path, unused_tcp_port_factory: Any
+) -> None:
+    """Whoever adds up deltas keeps each writer's streams apart, and drops what comes out of order within one."""
+    ports = {name: unused_tcp_port_factory() for name in ("http", "grpc")}
+    with recorder() as sink, collecting(collector, tmp_path, sink, ports, "deltatocumulative"):
+        target = {"name": "otlp", "kind": "otlp", "url": f"http://127.0.0.1:{ports['http']}"}
         with forwarder(
             tmp_path,
             ["--workers", "2"],
             exporter={"targets": [target]},
             red={"interval": "1s"},
         ) as run:
-            # Each post is a connection of its own, so that both workers get some.
-            number = sum(post_all(run) for _ in range(10))
+            number = 0
+            # Each post is a connection of its own, so that both workers get some; each round is a tick or more.
+            for _ in range(3):
+                number += len(post_all(run)) + len(post_all(run))
+                seen = len(sink.bodies["/v1/metrics"])
+                eventually(
+                    lambda seen=seen: len(sink.bodies["/v1/metrics"]) >= seen + 4 or None,
+                    lambda: "RED of two workers arrives",
+                )
             run.delivered(number)
             run.stop()
-    counted: dict[str, int] = {}
-    for body in sink.bodies["/v1/metrics"]:
-        for part in ExportMetricsServiceRequest.FromString(body).resource_metrics:
-            instance = _texts(part.resource.attributes)["service.instance.id"]
-            for metric in part.scope_metrics[0].metrics:
-                if metric.name == "traces.span.metrics.calls":
-                    points = metric.sum.data_points
-                    counted[instance] = counted.get(instance, 0) + points[0].as_int
-    assert sorted(instance.rpartition("/")[2] for instance in counted) == ["0", "1"]
-    assert sum(counted.values()) == number
+    calls, times = Streams(), Streams()
+    for part in sink.metrics():
+        resource = values(part.resource.attributes)
+        for metric in part.scope_metrics[0].metrics:
+            is_calls = metric.name == "traces.span.metrics.calls"
+            data = metric.sum if is_calls else metric.exponential_histogram
+            assert data.aggregation_temporality == CUMULATIVE
+            for point in data.data_points:
+                stream = (*resource.items(), *sorted(values(point.attributes).items()))
+                if is_calls:
+                    calls.note(stream, point.as_int)
+                else:
+                    assert point.count == point.zero_count + sum(point.positive.bucket_counts)
+                    times.note(stream, point.count)
+    assert (calls.total, times.total) == (number, number)
+    assert calls.grew > 0, "some streams were added up"
+    writers = {dict(stream)["service.instance.id"] for stream in calls.newest}
+    assert sorted(writer.rpartition("/")[2] for writer in writers) == ["0", "1"]
+
+
+class Streams:
+    """Cumulative series: the newest value of each, which never falls."""
+
+    def __init__(self) -> None:
+        self.newest: dict[tuple[Any, ...], int] = {}
+        self.grew = 0
+
+    def note(self, stream: tuple[Any, ...], value: int) -> None:
+        before = self.newest.get(stream)
+        assert before is None or value >= before
+        self.grew += before is not None and value > before
+        self.newest[stream] = value
+
+    @property
+    def total(self) -> int:
+        return sum(self.newest.values())
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
@@ -219,7 +268,7 @@ def test_another_tracefwd_maps_what_it_gets_to_the_same_spans(
         with forwarder(
             first, [], exporter={"targets": [proxy, tee]}, red={"enabled": False}
         ) as run:
-            number = post_all(run)
+            number = len(post_all(run, WHOLE))
             run.delivered(number)
             eventually(
                 lambda: run.ledger()["targets"]["there"]["spans"]["delivered"] == number or None,

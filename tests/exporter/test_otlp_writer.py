@@ -1,5 +1,7 @@
 """OTLP records say what the span and the series say, as OpenTelemetry's own classes read them."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -7,17 +9,16 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
 )
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1 import trace_pb2
 
 from tests.conftest import NOW_US, envoy_bodies, read_spans, sidecar_span
+from tests.otlp_meaning import arrived, meant, red_arrived, red_meant, values
 from tracefwd.exporter import otlp_frames
 from tracefwd.exporter.doubled import red_spans
 from tracefwd.exporter.otlp_writer import OtlpWriter
 from tracefwd.model import (
-    SCALE,
     Annotation,
     Decoded,
     Encoding,
@@ -31,7 +32,6 @@ from tracefwd.model import (
 )
 from tracefwd.processor.istio import make_istio_mapper
 from tracefwd.processor.red import RedAggregator
-from tracefwd.processor.sketch import index_of
 from tracefwd.settings import MappingSettings, RedSettings
 
 NOW_S = NOW_US // 1_000_000
@@ -47,48 +47,26 @@ def sent(payload: Payload) -> ExportTraceServiceRequest:
     return ExportTraceServiceRequest.FromString(otlp_frames.request(payload.data))
 
 
-def read(spans: list[WavefrontSpan]) -> list[tuple[dict[str, object], trace_pb2.Span]]:
+def received(spans: list[WavefrontSpan]) -> list[tuple[Any, trace_pb2.Span]]:
     [payload] = OtlpWriter().write(spans)
     return [
-        (values(part.resource.attributes), span)
+        (part.resource, span)
         for part in sent(payload).resource_spans
         for scope in part.scope_spans
         for span in scope.spans
     ]
 
 
-def values(attributes: "list[KeyValue]") -> dict[str, object]:
-    found = {each.key: getattr(each.value, each.value.WhichOneof("value")) for each in attributes}
-    assert len(found) == len(attributes), "a key stands there twice"
-    return found
+def read(spans: list[WavefrontSpan]) -> list[tuple[dict[str, object], trace_pb2.Span]]:
+    return [(values(resource.attributes), span) for resource, span in received(spans)]
 
 
 @pytest.mark.parametrize("path", envoy_bodies(), ids=lambda path: path.stem)
 def test_a_real_span_is_read_as_it_was_mapped(path) -> None:  # type: ignore[no-untyped-def]
     spans = mapped(*read_spans(path).spans)
-    found = {span.span_id: (resource, span) for resource, span in read(spans)}
-    for span in spans:
-        resource, out = found[bytes.fromhex(span.span_id)]
-        assert out.trace_id.hex().endswith(span.trace_id)
-        assert len(out.trace_id) == 16
-        assert out.parent_span_id.hex() == (span.parent_id or "")
-        assert out.name == span.name
-        kind = trace_pb2.Span.SpanKind.Name(out.kind)
-        assert kind == f"SPAN_KIND_{span.kind.upper() or 'UNSPECIFIED'}"
-        assert out.start_time_unix_nano == span.start_ms * 1_000_000
-        assert out.end_time_unix_nano - out.start_time_unix_nano == span.duration_us * 1_000
-        is_error = out.status.code == trace_pb2.Status.STATUS_CODE_ERROR
-        assert is_error == span.error
-        assert resource["service.name"] == span.identity.service
-        assert resource["service.namespace"] == span.identity.application
-        assert resource["service.instance.id"] == span.source
-        attributes = values(out.attributes)
-        status = attributes.get("http.response.status_code", "")
-        assert str(status) == span.http_status
-        renamed = {"http.url": "url.full", "http.method": "http.request.method"}
-        for key, value in span.tags.items():
-            if key in renamed or key.startswith("istio."):
-                assert attributes[renamed.get(key, key)] == value
+    found = [arrived(resource, span) for resource, span in received(spans)]
+    # Resources come together.
+    assert sorted(found, key=repr) == sorted(map(meant, spans), key=repr)
 
 
 @settings(deadline=None, max_examples=100)
@@ -167,32 +145,32 @@ def drained(spans: list[WavefrontSpan]) -> list[RedPoint]:
 
 
 @settings(deadline=None, max_examples=60)
-@given(durations=st.lists(st.integers(min_value=0, max_value=10**11), min_size=1, max_size=300))
+@given(
+    durations=st.lists(
+        st.integers(min_value=0, max_value=10**11) | st.integers(0, 40).map(lambda n: 1 << n),
+        min_size=1,
+        max_size=300,
+    )
+)
 def test_red_is_the_very_buckets_of_the_sketch(durations: list[int]) -> None:
-    points = drained(mapped(*[sidecar_span(duration_us=each, kind="SERVER") for each in durations]))
-    payloads = OtlpWriter().write_red(points, NOW_S + 5)
-    calls, histograms = [
+    spans = mapped(*[sidecar_span(duration_us=each, kind="SERVER") for each in durations])
+    payloads = OtlpWriter().write_red(drained(spans), NOW_S + 5)
+    requests = [
         ExportMetricsServiceRequest.FromString(otlp_frames.request(payload.data))
         for payload in payloads
     ]
-    [metric] = calls.resource_metrics[0].scope_metrics[0].metrics
-    assert metric.name == "traces.span.metrics.calls"
-    assert (
-        metric.sum.aggregation_temporality == AggregationTemporality.AGGREGATION_TEMPORALITY_DELTA
+    assert red_arrived(part for each in requests for part in each.resource_metrics) == red_meant(
+        spans
     )
-    assert metric.sum.is_monotonic
-    [point] = metric.sum.data_points
-    assert point.as_int == len(durations)
-    assert values(point.attributes)["span.kind"] == "SPAN_KIND_SERVER"
-    [metric] = histograms.resource_metrics[0].scope_metrics[0].metrics
-    [shown] = metric.exponential_histogram.data_points
-    assert (shown.count, shown.sum, shown.scale) == (len(durations), sum(durations), SCALE)
-    assert shown.zero_count == durations.count(0)
-    counts = dict(enumerate(shown.positive.bucket_counts, shown.positive.offset))
-    for index in {index_of(each) for each in durations if each}:
-        assert counts[index] == sum(1 for each in durations if each and index_of(each) == index)
-    assert sum(counts.values()) == len(durations) - durations.count(0)
-    assert shown.start_time_unix_nano <= shown.time_unix_nano
+    delta = AggregationTemporality.AGGREGATION_TEMPORALITY_DELTA
+    for request in requests:
+        [metric] = request.resource_metrics[0].scope_metrics[0].metrics
+        data = metric.sum if metric.HasField("sum") else metric.exponential_histogram
+        assert data.aggregation_temporality == delta
+        [point] = data.data_points
+        assert point.start_time_unix_nano <= point.time_unix_nano
+    [calls] = requests[0].resource_metrics[0].scope_metrics[0].metrics
+    assert calls.sum.is_monotonic
     assert [red_spans(payload.signal, payload.data) for payload in payloads] == [len(durations)] * 2
 
 

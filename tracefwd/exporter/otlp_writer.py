@@ -130,12 +130,13 @@ class OtlpWriter:
                     # The client has said so in OpenTelemetry's own words, too.
                     name, field = key, framed(_SPAN_ATTRIBUTES, attribute(key, value))
                 kept[name] = field
-        if span.oversize:
-            kept |= {
-                key: framed(_SPAN_ATTRIBUTES, attribute(key, value))
-                for key, value in span.oversize.items()
-            }
-        start_ns = span.start_ms * _MILLI
+        for key, value in (span.oversize or {}).items():
+            # Whole, in the place of what was cut for Wavefront.
+            name, shown = _conventional(key, value)
+            if name != key and name in span.tags:
+                name = key
+            kept[name] = framed(_SPAN_ATTRIBUTES, attribute(name, shown))
+        start_ns = span.start_us * _MICRO or span.start_ms * _MILLI
         parts = [
             bytes_field(1, _id(span.trace_id, 16)),
             bytes_field(2, _id(span.span_id, 8)),

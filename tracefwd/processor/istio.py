@@ -87,6 +87,8 @@ class IstioMapper:
             mapped = None
             if plain is not None and isinstance(span, PlainSpan):
                 mapped = plain.map(span, now_us, repairs)
+                if mapped is not None:
+                    mapped.start_us = span.timestamp_us
             spans.append(mapped or self._map_complete(span, now_us, repairs))
         return Mapped(spans, repairs=repairs or None)
 
@@ -161,6 +163,7 @@ class IstioMapper:
             logs,
             (kind or "server") if span.shared else None,
             oversize or None,
+            start_us=start_us,
         )
 
     def _operation(self, span: Span, tags: Mapping[str, str], mine: Repairs) -> Operation:

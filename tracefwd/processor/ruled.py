@@ -241,6 +241,7 @@ class RuledMapper:
             (),
             span.logs,
             span.secondary_id,
+            start_us=span.start_us,
         )
 
     def _pass_listed(self, span: WavefrontSpan, repairs: Repairs) -> WavefrontSpan | None:
@@ -323,6 +324,7 @@ def settle(
         start_ms=span.start_ms,
         duration_ms=span.duration_ms,
         duration_us=span.duration_us,
+        start_us=span.start_us,
         head=(),
         tags=first,
         tail=repeated,
