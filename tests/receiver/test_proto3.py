@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.conftest import bare
 from tracefwd.limits import REJECTS_PER_BODY_MAX
 from tracefwd.model import Annotation, Decoded, Encoding, Endpoint, Span
 from tracefwd.receiver.decode import make_decode
@@ -111,8 +112,8 @@ def test_an_envoys_body_is_read_as_googles_reader_reads_it(path: Path, zipkin: M
         assert any("\ufffd" in str(span.tags) for span in decoded.spans)
     else:
         said = zipkin.ListOfSpans.FromString(body).spans
-        assert keep(body, "").spans == [expected(span) for span in said]
-        assert decoded.spans == turned([expected(span) for span in said])
+        assert bare(keep(body, "")) == [expected(span) for span in said]
+        assert bare(decoded) == turned([expected(span) for span in said])
     assert len(decoded.spans) == count
     assert decoded.repairs == repairs
     # A second reading goes through the memos.
@@ -193,7 +194,7 @@ def test_whatever_googles_writer_writes_is_read_back(
         span.parent_id = None if span.parent_id == span.span_id else span.parent_id
     for _ in range(2):
         decoded = keep(body, "")
-        assert decoded.spans == wanted
+        assert bare(decoded) == wanted
         assert (list(decoded.rejects), decoded.repairs) == ([], None)
 
 

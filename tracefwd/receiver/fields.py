@@ -14,7 +14,13 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-from tracefwd.limits import JSON_DEPTH_MAX, MEMO_ENTRIES_MAX, REJECTS_PER_BODY_MAX
+from tracefwd.limits import (
+    JSON_DEPTH_MAX,
+    MEMO_ENTRIES_MAX,
+    REJECTS_PER_BODY_MAX,
+    START_MS_MIN,
+    TAG_VALUE_LENGTH_MAX,
+)
 from tracefwd.model import Annotation, Endpoint
 
 KINDS = frozenset({"CLIENT", "SERVER", "PRODUCER", "CONSUMER"})
@@ -22,6 +28,11 @@ PORT_MAX = 65_535
 # Zipkin's times are signed 64-bit microseconds; more is no time.
 INT64_MAX = 2**63 - 1
 Micros = Annotated[int, Meta(ge=-INT64_MAX, le=INT64_MAX)]
+START_US_MIN = START_MS_MIN * 1000
+
+PLAIN = rf"[!#-\[\]-~](?:[ !#-\[\]-~]{{0,{TAG_VALUE_LENGTH_MAX - 2}}}[!#-\[\]-~])?"
+"""A plain text (``model.PlainSpan``), as a regular expression."""
+is_plain = re.compile(PLAIN).fullmatch
 
 # Longest id that is looked at; what is longer is refused whatever it holds.
 _ID_DIGITS_MAX = 32

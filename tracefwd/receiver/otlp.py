@@ -9,16 +9,14 @@ Links are left out, as Wavefront has no place for them.  Pure.
 """
 
 import base64
-import re
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
-from tracefwd.limits import START_MS_MIN, TAG_VALUE_LENGTH_MAX
 from tracefwd.model import Endpoint, Event, Span
 from tracefwd.receiver import fields
-from tracefwd.receiver.fields import Mends
+from tracefwd.receiver.fields import Mends, is_plain
 
 # SpanKind by number; the first two are no kinds of Zipkin's.
 KINDS = (None, None, "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
@@ -30,11 +28,6 @@ SOURCE_KEYS = ("source", "host.name", "hostname", "host.id")
 SPECIAL_KEYS = frozenset({"service.name", "source"})
 # What Envoy puts before the host's name where it has no route; its Zipkin tracer does not.
 DIRECTIONS = ("egress ", "ingress ")
-# A plain value (``model.PlainSpan``).
-_PLAIN = re.compile(rf"[!#-\[\]-~](?:[ !#-\[\]-~]{{0,{TAG_VALUE_LENGTH_MAX - 2}}}[!#-\[\]-~])?")
-START_US_MIN = START_MS_MIN * 1000
-
-is_plain = _PLAIN.fullmatch
 
 
 class Shared(Struct, gc=False):

@@ -12,8 +12,7 @@ from struct import Struct
 from typing import NamedTuple
 
 from tracefwd.model import PlainSpan
-from tracefwd.receiver import otlp
-from tracefwd.receiver.fields import INT64_MAX
+from tracefwd.receiver.fields import INT64_MAX, START_US_MIN, is_plain
 
 _ZEROS = b"\0" * 8
 # Lessons cost as much as ten spans, so that there must be an end of them.
@@ -101,8 +100,8 @@ class Layout:
         start_us = start_ns // 1000
         duration_us = (end_ns - start_ns) // 1000
         if (
-            not otlp.START_US_MIN <= start_us <= INT64_MAX
-            or not 0 <= duration_us < otlp.START_US_MIN
+            not START_US_MIN <= start_us <= INT64_MAX
+            or not 0 <= duration_us < START_US_MIN
             or span_id in (_ZEROS, parent_id)
             or parent_id == _ZEROS
             or trace_id.startswith(_ZEROS)
@@ -113,7 +112,7 @@ class Layout:
             text = texts.get(raw)
             if text is None:
                 text = raw.decode("latin-1")
-                if not otlp.is_plain(text):
+                if not is_plain(text):
                     return None
             values[place] = text
         return PlainSpan(

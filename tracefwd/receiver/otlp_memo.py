@@ -10,6 +10,7 @@ from typing import Any
 
 from tracefwd.limits import MEMO_ENTRIES_MAX
 from tracefwd.receiver import otlp
+from tracefwd.receiver.fields import is_plain
 from tracefwd.receiver.otlp import Shared
 from tracefwd.receiver.otlp_layout import Layouts
 from tracefwd.receiver.tag_records import TagRecords
@@ -76,7 +77,7 @@ class Memo:
     def learn_name(self, raw: bytes) -> str | None:
         """A span's name, if it is plain and needs no change."""
         name = raw.decode("ascii", "replace")
-        if not otlp.is_plain(name) or name.startswith(otlp.DIRECTIONS):
+        if not is_plain(name) or name.startswith(otlp.DIRECTIONS):
             return None
         if len(self.names) >= MEMO_ENTRIES_MAX:
             self.names.clear()

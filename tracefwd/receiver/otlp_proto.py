@@ -17,7 +17,14 @@ from struct import Struct
 from tracefwd.limits import REJECT_SAMPLE_BYTES_MAX, REJECTS_PER_BODY_MAX
 from tracefwd.model import Decoded, Encoding, PlainSpan, Reject, Span
 from tracefwd.receiver import otlp
-from tracefwd.receiver.fields import INT64_MAX, BadIdError, BrokenError, Mends
+from tracefwd.receiver.fields import (
+    INT64_MAX,
+    START_US_MIN,
+    BadIdError,
+    BrokenError,
+    Mends,
+    is_plain,
+)
 from tracefwd.receiver.otlp import Draft, Shared
 from tracefwd.receiver.otlp_layout import Place
 from tracefwd.receiver.otlp_memo import ATTRIBUTES, Memo
@@ -334,8 +341,8 @@ class _Reader(ValueReader):
         duration_us = (end_ns - start_ns) // 1000
         if (
             (at != end and not _TAIL.fullmatch(body, at, end))
-            or not otlp.START_US_MIN <= start_us <= INT64_MAX
-            or not 0 <= duration_us < otlp.START_US_MIN
+            or not START_US_MIN <= start_us <= INT64_MAX
+            or not 0 <= duration_us < START_US_MIN
             or span_id in (_ZEROS, parent_id)
             or parent_id == _ZEROS
             or trace_id.startswith(_ZEROS)
@@ -360,7 +367,7 @@ class _Reader(ValueReader):
         """Key and plain (or empty) value of an attribute that is not known; None if it is not plain."""
         key, value = self.attribute(begin, end)
         if value:
-            if not otlp.is_plain(value) or not otlp.is_plain(key) or key in otlp.SPECIAL_KEYS:
+            if not is_plain(value) or not is_plain(key) or key in otlp.SPECIAL_KEYS:
                 return None
             if end - begin < _BYTES_KNOWN:
                 self._memo.remember(self.body[begin:end], key, value)

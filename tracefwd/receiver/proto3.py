@@ -7,8 +7,8 @@ On the wire a body is ``0a LENGTH SPAN`` again and again; a span is fields, each
 (``number << 3 | wire type``) and a value.  Lengths frame everything, so a span that is broken inside costs only itself;
 a broken frame ends the body: the spans before it are taken, and the rest is one reject.
 
-Unknown fields are skipped, whatever their wire type.  Two bounded memos hold what comes again in every span:
-the entries of tags, and endpoints.
+Unknown fields are skipped, whatever their wire type.  The span that Envoy writes all day has a path of its own
+(``proto3_plain.py``); the complete path is here.  Bounded memos hold what comes again in every span.
 """
 
 from ipaddress import ip_address
@@ -17,9 +17,9 @@ from tracefwd.limits import MEMO_ENTRIES_MAX, REJECT_SAMPLE_BYTES_MAX
 from tracefwd.model import Annotation, Decoded, Encoding, Endpoint, Reject, Span
 from tracefwd.receiver import fields
 from tracefwd.receiver.fields import PORT_MAX, BadIdError, BrokenError, Mends
+from tracefwd.receiver.proto3_plain import KINDS, PlainReader
 from tracefwd.receiver.wire import FRAMED, VARINT, Wire
 
-_KINDS = (None, "CLIENT", "SERVER", "PRODUCER", "CONSUMER")
 # Tags: number << 3 | wire type.  All of ours fit one byte.
 _SPANS = 0x0A
 _TRACE_ID, _PARENT_ID, _ID, _KIND = 0x0A, 0x12, 0x1A, 0x20
@@ -39,11 +39,12 @@ _ZEROS_16 = "0" * 16
 class Memo:
     """What comes again in span after span; belongs to whoever decodes, and is bounded."""
 
-    __slots__ = ("endpoints", "entries")
+    __slots__ = ("endpoints", "entries", "plain")
 
     def __init__(self) -> None:
         self.entries: dict[bytes, tuple[str, str]] = {}
         self.endpoints: dict[bytes, Endpoint] = {}
+        self.plain = PlainReader()
 
     def remember_entry(self, raw: bytes, entry: tuple[str, str]) -> None:
         if len(self.entries) >= MEMO_ENTRIES_MAX:
@@ -58,12 +59,10 @@ class Memo:
 
 def decode(body: bytes, proto_ids: str, memo: Memo) -> Decoded:
     """``proto_ids``: ``auto``, ``keep`` or ``reverse``."""
-    reader = _Reader(body, memo)
+    reader = _Reader(body, memo, proto_ids)
     reader.read_list()
     spans, rejects, repairs = reader.spans, reader.rejects, reader.repairs
-    if proto_ids == "reverse" or (proto_ids == "auto" and any(map(_is_envoys, spans))):
-        for span in spans:
-            _reverse_ids(span)
+    if reader.turns:
         repairs["ids_reversed"] = len(spans)
     if spans and rejects:
         repairs["batch_salvaged"] = 1
@@ -83,32 +82,50 @@ def _reverse_ids(span: Span) -> None:
 
 
 class _Reader(Wire):
-    """One body being read."""
+    """One body being read.
 
-    __slots__ = ("_memo", "mends", "rejects", "repairs", "spans")
+    ``turns``: its ids are turned round.  If ``auto``, one span of Envoy's among them says so for all: those before it
+    are turned when it is found, those behind it as they are read.
+    """
 
-    def __init__(self, body: bytes, memo: Memo) -> None:
+    __slots__ = ("_auto", "_memo", "mends", "rejects", "repairs", "spans", "turns")
+
+    def __init__(self, body: bytes, memo: Memo, proto_ids: str) -> None:
         super().__init__(body)
         self._memo = memo
+        self._auto = proto_ids == "auto"
+        self.turns = proto_ids == "reverse"
         self.spans: list[Span] = []
         self.rejects: list[Reject] = []
         self.repairs: dict[str, int] = {}
         self.mends = Mends()
 
     def read_list(self) -> None:
-        body, size = self.body, len(self.body)
+        body, size, plain = self.body, len(self.body), self._memo.plain
         at = 0
         try:
             while at < size:
-                fields.bound_rejects(len(self.rejects), at)
-                if body[at] == _SPANS:
-                    begin, end = self.frame(at + 1, size)
+                if self.rejects:
+                    fields.bound_rejects(len(self.rejects), at)
+                if body[at] != _SPANS:
+                    at = self.skip_field(at, size)
+                    continue
+                begin, end = self.frame(at + 1, size)
+                span = plain.read(body, begin, end, -1 if self.turns else 1)
+                if span is None:
                     self._take(begin, end)
                 else:
-                    end = self.skip_field(at, size)
+                    self.spans.append(span)
+                    if self._auto and plain.is_envoys(span):
+                        self._turn()
                 at = end
         except BrokenError as broken:
             self._reject("syntax", f"byte {broken.offset}", f"broken proto3: {broken}", at, size)
+
+    def _turn(self) -> None:
+        self.turns, self._auto = True, False
+        for span in self.spans:
+            _reverse_ids(span)
 
     def _reject(self, reason: str, where: str, detail: str, begin: int, end: int) -> None:
         sample = self.body[begin : min(end, begin + REJECT_SAMPLE_BYTES_MAX)]
@@ -118,7 +135,7 @@ class _Reader(Wire):
         mends = self.mends
         taken = False
         try:
-            self.spans.append(self._span(begin, end))
+            span = self._span(begin, end)
             taken = True
         except BadIdError as bad:
             detail = f"{bad.where} {bad} (span at byte {begin})"
@@ -131,6 +148,12 @@ class _Reader(Wire):
             self._reject("syntax", f"byte {offset}", detail, begin, end)
         if mends.field_type or mends.utf8:
             mends.settle(self.repairs, taken=taken)
+        if taken:
+            self.spans.append(span)
+            if self.turns:
+                _reverse_ids(span)
+            elif self._auto and _is_envoys(span):
+                self._turn()
 
     # --- one span ---------------------------------------------------------------------------
 
@@ -168,9 +191,9 @@ class _Reader(Wire):
             elif tag == _TIMESTAMP:
                 at += 9
                 span.timestamp_us = int.from_bytes(body[at - 8 : at], "little", signed=True) or None
-            elif tag == _KIND and size < len(_KINDS):
+            elif tag == _KIND and size < len(KINDS):
                 at += 2
-                span.kind = _KINDS[size]
+                span.kind = KINDS[size]
             elif tag == _NAME and size < 0x80:
                 at += 2 + size
                 span.name = self._text(at - size, at) or None
@@ -218,8 +241,8 @@ class _Reader(Wire):
         if tag == _DURATION:
             span.duration_us = _signed(value) or None
         elif tag == _KIND:
-            span.kind = _KINDS[value] if value < len(_KINDS) else None
-            self.mends.field_type |= value >= len(_KINDS)
+            span.kind = KINDS[value] if value < len(KINDS) else None
+            self.mends.field_type |= value >= len(KINDS)
         elif tag == _DEBUG:
             span.debug = value != 0 or None
         else:

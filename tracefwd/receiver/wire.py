@@ -24,6 +24,13 @@ class Wire:
     def varint(self, at: int, end: int) -> tuple[int, int]:
         """``(value, behind it)``."""
         body = self.body
+        if at + 1 < end:
+            # Nearly all are of one byte or two; this halves what those cost.
+            first, second = body[at], body[at + 1]
+            if first < 0x80:
+                return first, at + 1
+            if second < 0x80:
+                return first - 0x80 + (second << 7), at + 2
         value = shift = 0
         while at < end:
             byte = body[at]
