@@ -56,9 +56,10 @@ $(BIN)/.sdk: $(BIN)/.dev tests/requirements-sdk.lock
 		>/dev/null 2>&1 || echo "The vendor's SDK could not be built (a C compiler is needed): its test will say that it skips."
 	touch $@
 
-docs: $(BIN)/.dev ## write the tables of the README
+docs: $(BIN)/.dev ## write the tables of README, chart and sizing page
 	$(BIN)/python tests/docs.py
 	$(BIN)/python -m tests.deploy.kube.chart_readme
+	$(BIN)/python -m tests.deploy.sizing
 
 screenshots: $(BIN)/.dev ## take the README's pictures of the running demo (a Chromium is needed)
 	$(BIN)/python -m tests.screenshots

@@ -19,6 +19,8 @@ LABEL_VALUES = {
     ("tracefwd_exporter_requests_total", "result"): {"delivered"},
 }
 SIGNALS = {"spans", "span_logs", "points", "distributions"}
+# Whose values an operator chooses.
+CONFIGURED = {"target", "source", "rule"}
 
 
 def family(name: str) -> metrics.Metric:
@@ -53,6 +55,8 @@ def labels_of(expression: str) -> set[str]:
 
 
 def _is_there(metric: metrics.Metric, label: str, choice: str) -> bool:
+    if label in CONFIGURED:
+        return True
     allowed = SIGNALS if label == "signal" else LABEL_VALUES.get((metric.name, label))
     if allowed is not None:
         return any(re.fullmatch(choice, value) for value in allowed)
