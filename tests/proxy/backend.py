@@ -9,6 +9,7 @@ import json
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
@@ -19,9 +20,13 @@ _CHECKIN = {"validationConfiguration": {"spanAnnotationsCountLimit": 50}}
 
 
 class Backend:
-    """Runs inside a ``with`` block, on a port of its own at 127.0.0.1."""
+    """Runs inside a ``with`` block, on a port of its own at 127.0.0.1.
 
-    def __init__(self) -> None:
+    ``checkin`` is what the answers to check-ins say beside the usual.
+    """
+
+    def __init__(self, checkin: Mapping[str, Any] | None = None) -> None:
+        self._checkin = {**_CHECKIN, **(checkin or {})}
         self._lock = threading.Lock()
         self._lines: dict[str, list[str]] = defaultdict(list)
         self._metrics: tuple[float, dict[str, Any]] = (0.0, {})
@@ -77,7 +82,7 @@ class Backend:
         elif action == "checkin":
             with self._lock:
                 self._metrics = (time.time(), json.loads(body or b"null") or {})
-            return _CHECKIN
+            return self._checkin
         elif action not in {"config/processed", "saveConfig", "savePreprocessorRules"}:
             # "error" is the proxy's complaint about what it was told.
             with self._lock:

@@ -7,7 +7,7 @@ refused line into a file per kind.
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,12 +72,23 @@ class RealProxy:
 
 
 @contextmanager
-def real_proxy(folder: Path, jar: Path, java: str, backend_port: int) -> Iterator[RealProxy]:
-    """Both ports are open inside the block; afterwards it has ended."""
+def real_proxy(
+    folder: Path,
+    jar: Path,
+    java: str,
+    backend_port: int,
+    *,
+    options: Callable[[int, Path], Mapping[str, object]] = lambda *_: {},
+) -> Iterator[RealProxy]:
+    """Both ports are open inside the block; afterwards it has ended.
+
+    ``options`` gives more lines of the proxy's file, for its metrics port and folder.
+    """
     traces, metrics = _free_ports(2)
+    more = options(metrics, folder)
     (folder / "log4j2.xml").write_text(_LOGGING.format(folder=folder))
     (folder / "buffer").mkdir()
-    options = {
+    lines = {
         "server": f"http://127.0.0.1:{backend_port}/api/",
         "token": "00000000-0000-0000-0000-000000000000",
         "proxyname": "real-proxy",
@@ -91,9 +102,10 @@ def real_proxy(folder: Path, jar: Path, java: str, backend_port: int) -> Iterato
         "blockedSpansLoggerName": "RefusedSpans",
         "blockedPointsLoggerName": "RefusedPoints",
         "blockedHistogramsLoggerName": "RefusedHistograms",
+        **more,
     }
     conf = folder / "wavefront.conf"
-    conf.write_text("".join(f"{key}={value}\n" for key, value in options.items()))
+    conf.write_text("".join(f"{key}={value}\n" for key, value in lines.items()))
     command = [
         java, f"-Xms{_HEAP}", f"-Xmx{_HEAP}", "-Djava.net.preferIPv4Stack=true",
         "-Djava.util.logging.manager=org.apache.logging.log4j.jul.LogManager",

@@ -34,6 +34,7 @@ from tests.e2e.parts import Forwarder, forwarder, stand_in  # noqa: E402
 from tests.e2e.processes import plain_environment, request, tracefwd  # noqa: E402
 from tests.proxy.backend import Backend  # noqa: E402
 from tests.proxy.books import SIGNALS, Books, differences  # noqa: E402
+from tests.proxy.doctor import CASES, doctored  # noqa: E402
 from tests.proxy.real_proxy import RealProxy, c_compiler, real_proxy  # noqa: E402
 
 ENVOY = ROOT / "tests/fixtures/envoy"
@@ -138,6 +139,12 @@ def run(folder: Path, jar: Path, options: argparse.Namespace) -> int:
         (folder / "counters.json").write_text(json.dumps(counters, indent=1))
         problems = [*backend.problems, *judge_counters(counters, sent_lines)]
         show(rows, counters, sent_lines, [*problems, *proxy.complaints()])
+    for case in CASES:
+        told = doctored(folder, jar, options.java, case)
+        for each in told:
+            print(each)
+        problems += told
+        say(began, f"doctor, {case.name}: {'DIFFERS' if told else 'says what the proxy does'}")
     is_good = not problems and all(row.verdict == "equal" for row in rows)
     say(began, "all equal, nothing rejected" if is_good else "DIFFERENCES, see above")
     return 0 if is_good else 1

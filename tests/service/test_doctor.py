@@ -6,6 +6,7 @@ import json
 import os
 import re
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -25,13 +26,15 @@ from tests.service.answering import (
     of,
     proxy,
 )
-from tests.service.exporters import answer, exporter
+from tests.service.exporters import Authority, answer, exporter
 from tests.spool.faulty_disk import FaultyDisk
 from tracefwd.emulator.server import Emulator, EmulatorSettings
 from tracefwd.generator import federation
-from tracefwd.service import cli, doctor_machine
+from tracefwd.service import cli, doctor_certificate, doctor_machine
 from tracefwd.service.doctor import DoctorOptions, examine
 from tracefwd.service.doctor_findings import Finding, Mark, as_json, as_text
+from tracefwd.service.doctor_holder import Holder, holder_of
+from tracefwd.service.doctor_machine import MACHINE
 from tracefwd.spool.disk import Disk
 
 ROOT = Path(__file__).parents[2]
@@ -116,6 +119,21 @@ def test_a_configuration_that_cannot_be_used_exits_2(
     assert "nothing else was looked at" in out
     # A misspelt key, a wrong type, no target.
     assert len(json.loads(out)["checks"]) if as_json else out.count("✗") == 3
+
+
+async def test_a_fault_of_our_own_is_a_cross_and_hides_no_other_answer(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> list[Finding]:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(doctor_machine, "spool", broken)
+    async with answering(accepting) as url:
+        findings = await found(loaded(proxy(url)))
+    assert crosses(findings) == ["spool"]
+    assert "RuntimeError" in of(findings, "spool").detail
+    assert of(findings, "spans").mark is Mark.OK
+    assert "a bug" in caplog.text
 
 
 async def test_no_secret_is_in_its_output(
@@ -218,6 +236,25 @@ def test_a_port_that_a_tracefwd_holds_is_fine(tmp_path: Path) -> None:
     )
 
 
+def test_a_port_that_a_worker_of_a_tracefwd_holds_is_fine(tmp_path: Path) -> None:
+    script = tmp_path / "tracefwd"
+    script.write_text(
+        "import subprocess, sys\n"
+        "child = 'import socket, sys; server = socket.create_server((\\'127.0.0.1\\', 0));'\\\n"
+        "    'print(server.getsockname()[1], flush=True); sys.stdin.read()'\n"
+        "subprocess.run([sys.executable, '-c', child])\n"
+    )
+    command = [sys.executable, str(script), "run"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            holder = holder_of(int(process.stdout.readline()))
+        finally:
+            process.stdin.close()
+    assert holder == Holder(process.pid, "tracefwd run")
+
+
 def test_every_address_of_run_is_looked_at() -> None:
     more = {
         "receiver__trace_listen": "127.0.0.1:0",
@@ -234,6 +271,46 @@ def test_every_address_of_run_is_looked_at() -> None:
         "receiver.otlp.grpc.listen",
         "admin.listen",
     ]
+
+
+# --- certificates of our own -----------------------------------------------------------------
+
+
+def test_certificates_of_our_own_are_looked_at(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "ca")
+    pairs = {name: authority.issue(name, days=days) for name, days in (("a", 90), ("b", 1))}
+    old = authority.issue("c", days=-1)
+    target = proxy("https://h", cert_file=str(old[0]), key_file=str(old[1]))
+    (tmp_path / "token").write_text("t")
+    more = {
+        f"{part}__tls__{kind}_file": str(pairs[name][index])
+        for part, name in (("receiver", "a"), ("admin", "b"))
+        for index, kind in enumerate(("cert", "key"))
+    }
+    more["receiver__tls__key_file"] = str(pairs["b"][1])
+    findings = list(doctor_certificate.own(MACHINE, loaded(target, **more).settings))
+    assert [each.mark for each in findings] == [Mark.CROSS, Mark.WARNING, Mark.CROSS]
+    for each, words in zip(findings, ("with its key", "in 1 days", "has ended"), strict=True):
+        assert words in each.detail
+    more["receiver__tls__key_file"] = str(pairs["a"][1])
+    good = next(doctor_certificate.own(MACHINE, loaded(target, **more).settings))
+    assert good.mark is Mark.OK
+    assert "in 90 days" in good.detail
+
+
+def test_a_certificates_end_is_what_openssl_reads(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    for days in (2, 90, 365 * 40):  # the last is written with four digits of the year
+        cert, _ = authority.issue("x", days=days)
+        told = subprocess.run(
+            ["openssl", "x509", "-in", cert, "-noout", "-enddate"], capture_output=True, check=True
+        )
+        ends = told.stdout.decode().partition("=")[2].strip()
+        der = ssl.PEM_cert_to_DER_cert(cert.read_text())
+        assert doctor_certificate.ends_at(der) == ssl.cert_time_to_seconds(ends)
+    for size in range(0, len(der) // 2, 7):
+        with pytest.raises(ValueError, match="cut short"):
+            doctor_certificate.ends_at(der[:size])
 
 
 # --- the spool -------------------------------------------------------------------------------

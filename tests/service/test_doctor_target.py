@@ -120,7 +120,7 @@ async def test_without_sending_only_empty_requests_go_out() -> None:
         totals = emulator.totals()
     assert crosses(findings) == []
     assert "--no-send" in of(findings, "spans").detail
-    assert (totals["requests"]["total"], totals["requests"]["body_bytes"]) == (4, 0)
+    assert (totals["requests"]["total"], totals["requests"]["body_bytes"]) == (7, 0)
 
 
 async def test_a_closed_trace_port_is_a_cross_that_names_the_proxys_option() -> None:
@@ -162,8 +162,33 @@ async def test_an_account_without_histograms_is_a_cross_that_says_so() -> None:
         assert emulator.trace_url is not None
         emulator._board.add(b'{"status": 403, "port": "metrics", "signal": "distributions"}', 0.0)
         findings = await found(loaded(proxy(emulator.trace_url, emulator.url)))
-    assert crosses(findings) == ["distributions"]
+    assert crosses(findings) == ["distributions", "account distributions"]
     assert "have histograms enabled for the account" in of(findings, "distributions").advice
+
+
+async def test_an_account_without_tracing_is_a_cross_although_the_trace_port_says_yes() -> None:
+    def say(request: web.BaseRequest, _: bytes) -> web.Response:
+        # As the proxy does: it tells to who names the format.
+        if request.query.get("f") in ("trace", "spanLogs"):
+            text = "tracing feature has not been enabled for your account"
+            return web.Response(status=403, text=text)
+        return web.Response(status=202)
+
+    async with answering(accepting) as traces, answering(say) as metrics:
+        findings = await found(loaded(proxy(traces, metrics)))
+    assert of(findings, "spans").mark is Mark.OK
+    assert crosses(findings) == ["account spans", "account span logs"]
+    assert "has not been enabled" in of(findings, "account spans").detail
+    assert "have distributed tracing enabled" in of(findings, "account spans").advice
+
+
+async def test_a_metrics_port_over_tcp_cannot_tell_of_the_account() -> None:
+    async with stand_in() as emulator:
+        assert emulator.trace_url is not None
+        metrics = emulator.url.replace("http://", "tcp://")
+        findings = await found(loaded(proxy(emulator.trace_url, metrics)))
+    assert of(findings, "account").mark is Mark.SKIPPED
+    assert crosses(findings) == []
 
 
 async def test_lines_over_tcp_are_a_warning_because_nobody_acknowledges_them() -> None:
@@ -207,6 +232,17 @@ def test_ports_that_mean_something_else_are_warnings(traces: str, metrics: str, 
     settings = loaded(proxy(traces, metrics)).settings
     ((_, advice),) = oddities(settings.exporter.targets[0], settings)
     assert words in advice
+
+
+async def test_what_run_would_not_send_is_not_tried() -> None:
+    async with answering(accepting) as url:
+        findings = await found(loaded(proxy(url), red__enabled=False))
+        assert of(findings, "points").mark is of(findings, "distributions").mark is Mark.SKIPPED
+        source = {"url": "http://127.0.0.1:1/federate"}
+        only = {"service__only": "metrics", "prometheus_sources": [source]}
+        findings = await found(loaded(proxy(url), **only))
+        assert of(findings, "spans").mark is Mark.SKIPPED
+        assert of(findings, "points").mark is Mark.OK
 
 
 # --- direct ingestion ------------------------------------------------------------------------
@@ -349,6 +385,29 @@ async def test_plain_http_where_https_is_expected_is_a_cross(token: Path) -> Non
         findings = await found(loaded(direct(url.replace("http:", "https:"), token)))
     assert crosses(findings) == ["tls"]
     assert "For plain text write http://" in of(findings, "tls").advice
+
+
+async def test_a_certificate_that_nobody_verifies_is_a_warning(
+    authority: Authority, token: Path
+) -> None:
+    warning = await tls_finding(context(authority, "any", days=90), token, tls_verify=False)
+    assert warning.mark is Mark.WARNING
+    assert "nobody verifies it" in warning.detail
+
+
+async def test_a_target_that_wants_our_certificate_is_a_cross_until_it_gets_one(
+    authority: Authority, token: Path
+) -> None:
+    tls = authority.server_context("mutual", client_certs=True)
+    target = {"ca_file": str(authority.ca_file)}
+    async with answering(accepting, tls) as url:
+        findings = await found(loaded(direct(url, token, **target)))
+        assert "token" in crosses(findings)
+        assert "cert_file, key_file" in of(findings, "token").advice
+        cert, key = authority.issue("client")
+        ours = {"cert_file": str(cert), "key_file": str(key)}
+        findings = await found(loaded(direct(url, token, **target, **ours)))
+    assert crosses(findings) == []
 
 
 async def test_an_http_proxy_is_what_is_looked_at_where_there_is_one(token: Path) -> None:

@@ -6,6 +6,7 @@ cannot be used (then nothing else is looked at).
 """
 
 import asyncio
+import logging
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from tracefwd.errors import ConfigError
 from tracefwd.service import (
+    doctor_certificate,
     doctor_machine,
     doctor_proxy_conf,
     doctor_source,
@@ -26,6 +28,8 @@ from tracefwd.service.logs import colour_allowed
 from tracefwd.service.units import format_duration
 from tracefwd.settings import Settings
 from tracefwd.spool.disk import Disk
+
+LOG = logging.getLogger(__name__)
 
 # A target's way has so many steps that may each take the whole time-out, but for the last moment.
 _STEPS_MAX = 6
@@ -82,6 +86,7 @@ def _machine(loaded: Loaded) -> list[Finding]:
     return [
         *doctor_machine.configuration(loaded),
         *doctor_machine.listening(settings),
+        *doctor_certificate.own(doctor_machine.MACHINE, settings),
         *doctor_machine.open_files(settings),
     ]
 
@@ -107,6 +112,10 @@ async def _bounded(
     except TimeoutError:
         detail = f"not over within {format_duration(limit_s)}"
         return [rows.cross(check, detail, "a disk or a name server hangs; look at this machine")]
+    except Exception as error:
+        LOG.exception("%s of %s failed through a fault of ours", check, rows.part)
+        detail = f"a fault of tracefwd's own: {type(error).__name__}"
+        return [rows.cross(check, detail, "please report it, with what stands on standard error")]
 
 
 def _print(found: Sequence[Finding], options: DoctorOptions) -> None:

@@ -24,7 +24,7 @@ _BY_REASON = {
     "connect": "see that it runs and that address and port are right",
     "connection": "it ends connections: is it the right port, and does its log say why?",
     "dns": "check the host's name",
-    "tls": "see the check tls",
+    "tls": "see the check tls.",
     "http_proxy": "check http_proxy, HTTPS_PROXY and NO_PROXY",
     "http_407": "write user and password into http_proxy",
     "protocol": "something else than HTTP answers there: check the port",
@@ -47,6 +47,11 @@ def advice(target: TargetSettings, signal: Signal, outcome: Outcome) -> str:
         return _token_advice(target)
     if reason in ("http_403", "grpc_permission_denied"):
         return _forbidden(target, signal)
+    if reason == "http_404" and target.kind == "otlp":
+        what = "traces" if signal in _TRACES else "metrics"
+        return f"check the URL, and that its receiver stands in a pipeline of {what}"
+    if reason in ("tls", "connection") and wants_certificate(target):
+        return f"{_BY_REASON[reason]} It may want a certificate of ours: cert_file, key_file"
     if reason in _BY_REASON:
         return _BY_REASON[reason]
     if reason == "http_400" and target.kind == "proxy":
@@ -58,6 +63,12 @@ def advice(target: TargetSettings, signal: Signal, outcome: Outcome) -> str:
             "write the final URL: redirects are not followed, they would carry the token elsewhere"
         )
     return _PROXY_LOG if target.kind == "proxy" else "read the target's log"
+
+
+def wants_certificate(target: TargetSettings) -> bool:
+    """Whether a target could ask for one that we have not: with TLS 1.3 it says so only after the handshake."""
+    is_tls = any(url.startswith("https:") for url in (target.url, target.traces, target.metrics))
+    return is_tls and not target.cert_file
 
 
 def _token_advice(target: TargetSettings) -> str:

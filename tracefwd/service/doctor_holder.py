@@ -39,8 +39,23 @@ def holder_of(port: int) -> Holder | None:
         return None
     for process in _PROC.glob("[0-9]*"):
         if inodes.intersection(_links(process)):
-            return Holder(int(process.name), _command(process))
+            holder = Holder(int(process.name), _command(process))
+            parent = _parent(process)
+            if not holder.is_forwarder and parent is not None:
+                # A worker bears no name of ours; gRPC's ports are its own.
+                over = Holder(int(parent.name), _command(parent))
+                return over if over.is_forwarder else holder
+            return holder
     return None
+
+
+def _parent(process: Path) -> Path | None:
+    try:
+        status = (process / "status").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    number = next(line.split()[1] for line in status.splitlines() if line.startswith("PPid:"))
+    return _PROC / number if number != "0" else None
 
 
 def _links(process: Path) -> Iterator[str]:

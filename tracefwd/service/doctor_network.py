@@ -13,20 +13,17 @@ import os
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
+from tracefwd.service.doctor_certificate import judged
 from tracefwd.service.doctor_findings import Finding, Rows
 from tracefwd.service.units import format_address, format_duration
 
 T = TypeVar("T")
 
-# Renewal is somebody's job for the next weeks; certificates of a mesh that live for days are renewed by themselves.
-CERTIFICATE_DAYS_MIN = 14.0
-_DAY_S = 86_400.0
 # Addresses of one name that are tried; a name with more is a service with many pods, and these tell enough.
 _ADDRESSES_MAX = 8
 _NO_ROUTE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EAFNOSUPPORT})
@@ -235,23 +232,16 @@ async def _handshake(
         reason = str(getattr(error, "reason", "") or error.strerror or type(error).__name__)
         detail = f"no TLS ({reason.lower().replace('_', ' ')})"
         return rows.cross(check, detail, "is it an https port? For plain text write http://")
-    found = writer.get_extra_info("peercert") or {}
-    version = writer.get_extra_info("ssl_object").version()
+    connection = writer.get_extra_info("ssl_object")
+    der, version = connection.getpeercert(binary_form=True), connection.version()
     writer.transport.abort()
-    if context.verify_mode == ssl.CERT_NONE:
-        detail = f"{version}, but the certificate is not verified"
-        return rows.warning(check, detail, "anybody can stand in between: verify it (tls_verify)")
-    return _judged_certificate(rows, check, found, f"{version}, the name {name} and the chain hold")
-
-
-def _judged_certificate(rows: Rows, check: str, certificate: dict[str, Any], fine: str) -> Finding:
-    ends = str(certificate["notAfter"])
-    days = (ssl.cert_time_to_seconds(ends) - time.time()) / _DAY_S
-    detail = f"{fine}; the certificate ends in {days:,.0f} days ({ends})"
-    if days < CERTIFICATE_DAYS_MIN:
-        advice = "see that it is renewed in time: after that nothing is delivered"
-        return rows.warning(check, detail, advice)
-    return rows.ok(check, detail)
+    is_verified = context.verify_mode != ssl.CERT_NONE
+    fine = f"{version}, the name {name} and the chain hold" if is_verified else version
+    finding = judged(rows, check, der, fine)
+    if is_verified or finding.mark == "cross":
+        return finding
+    detail = f"{finding.detail}; nobody verifies it"
+    return rows.warning(check, detail, "anybody can stand in between: switch verification on")
 
 
 def _refused_certificate(
@@ -283,4 +273,4 @@ def _refused_certificate(
     return f"its certificate is refused ({error.verify_message})", f"check it, and {option}"
 
 
-__all__ = ["CERTIFICATE_DAYS_MIN", "Place", "Way", "apart", "look_at"]
+__all__ = ["Place", "Way", "apart", "look_at"]

@@ -21,7 +21,7 @@ from tracefwd.exporter.endpoint import endpoints
 from tracefwd.exporter.http_client import HttpClient, Response
 from tracefwd.exporter.route import Sender
 from tracefwd.model import Outcome, Payload, Signal
-from tracefwd.service import doctor_test_lines
+from tracefwd.service import doctor_account, doctor_test_lines
 from tracefwd.service.doctor_advice import advice, oddities, port_advice
 from tracefwd.service.doctor_findings import Finding, Rows
 from tracefwd.service.doctor_network import Place, look_at
@@ -124,7 +124,9 @@ class TargetCheck:
             )
             for signal in Signal
         ]
-        found += [each for each in await asyncio.gather(*asked) if each is not None]
+        account, told = await asyncio.gather(self._account(is_open), asyncio.gather(*asked))
+        found += [each for each in told if each is not None]
+        found += account
         found.append(self._clock())
         return found
 
@@ -192,6 +194,12 @@ class TargetCheck:
             return rows.ok("token", "accepted")
         return rows.cross("token", outcome.detail, advice(self._target, signal, outcome))
 
+    async def _account(self, is_open: Mapping[str, bool]) -> list[Finding]:
+        url = endpoints(self._target).get(Signal.POINTS, "")
+        if self._target.kind != "proxy" or not is_open.get(url):
+            return []
+        return await doctor_account.findings(self._target, self._exporter, self.rows)
+
     # --- what is sent ---
 
     async def _signal(
@@ -208,6 +216,8 @@ class TargetCheck:
                 return None
             option = "traces" if signal in (Signal.SPANS, Signal.SPAN_LOGS) else "metrics"
             return rows.skipped(check, f"the target has no URL for them ({option})")
+        if reason := self._unused(signal):
+            return rows.skipped(check, reason)
         if payload is None:
             version = self._settings.exporter.proxy_version
             return rows.skipped(check, f"a proxy of version {version} takes none")
@@ -221,6 +231,16 @@ class TargetCheck:
         outcome = await sender.send(*self._packed(data, sender))
         took = format_duration(round(time.monotonic() - began, 3))
         return self._judged(check, signal, outcome, f"{sender.shown}: {self._what(signal)}", took)
+
+    def _unused(self, signal: Signal) -> str:
+        """Why ``run`` would not send this signal; "" if it would."""
+        settings = self._settings
+        is_metric = signal in (Signal.POINTS, Signal.DISTRIBUTIONS)
+        if not is_metric:
+            return "service.only is metrics" if settings.service.only == "metrics" else ""
+        if settings.red.enabled or settings.prometheus_sources:
+            return ""
+        return "red.enabled is false, and nothing is scraped"
 
     def _packed(self, data: bytes, sender: Sender) -> tuple[bytes, str]:
         return (
@@ -260,7 +280,9 @@ class TargetCheck:
     def _clock(self) -> Finding:
         rows, skews = self.rows, self._client.skews
         if not skews:
-            return rows.skipped("clock", "no answer with a Date (a Wavefront proxy sends none)")
+            return rows.skipped(
+                "clock", "no answer had a Date (Wavefront proxies and gRPC send none)"
+            )
         skew = min(skews, key=abs)
         detail = f"ours is {abs(skew):.0f} s {'behind' if skew > 0 else 'ahead of'} the target's"
         if abs(skew) <= CLOCK_SKEW_S_MAX:
