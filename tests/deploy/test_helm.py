@@ -105,6 +105,30 @@ def test_the_chart_s_metrics_path_is_kustomize_s(overlay: str) -> None:
         assert chart[name] == each, name
 
 
+@needs_tools
+def test_the_operator_s_monitors_find_the_pods_and_are_those_of_deploy_prometheus() -> None:
+    values = {"serviceMonitor": {"enabled": True}, "metrics": {"enabled": True}}
+    found = objects(render.chart(values))
+    for kind, component, name in (
+        ("ServiceMonitor", "spans", "tracefwd-servicemonitor.yaml"),
+        ("PodMonitor", "metrics", "tracefwd-podmonitor.yaml"),
+    ):
+        [pod] = [
+            each["spec"]["template"]
+            for each in found
+            if each["kind"] == "Deployment"
+            and each["metadata"]["labels"]["app.kubernetes.io/component"] == component
+        ]
+        shipped = yaml.safe_load((render.DEPLOY / "prometheus" / name).read_text())["spec"]
+        monitor = one(found, kind)["spec"]
+        for spec in (shipped, monitor):
+            wanted = spec["selector"]["matchLabels"]
+            assert wanted.items() <= pod["metadata"]["labels"].items(), kind
+            [endpoint] = spec.get("endpoints") or spec["podMetricsEndpoints"]
+            assert endpoint == {"port": "admin", "path": "/metrics", "interval": "30s"}
+            assert "admin" in {port["name"] for port in pod["spec"]["containers"][0]["ports"]}
+
+
 def test_the_chart_s_lists_are_those_of_deploy_prometheus() -> None:
     for name in ("filters-current.yaml", "filters-seed.yaml"):
         shipped = (render.DEPLOY / "prometheus" / name).read_bytes()
@@ -137,6 +161,14 @@ def test_the_metrics_path_goes_where_the_values_say(tmp_path: Any) -> None:
     own = {"metrics": {"enabled": True, "sources": [{"url": "http://prometheus:9090/federate"}]}}
     config = one(objects(render.chart_metrics(own)), "ConfigMap")["data"]["tracefwd.yaml"]
     assert yaml.safe_load(config)["prometheus_sources"] == own["metrics"]["sources"]
+    for url, port in (
+        ("http://a", 80),
+        ("https://a/x?y=1:2", 443),
+        ("http://a:9091/federate", 9091),
+    ):
+        own["metrics"]["sources"] = [{"url": url}, {"url": url}]
+        policy = one(objects(render.chart_metrics(own)), "NetworkPolicy")
+        assert policy["spec"]["egress"][1]["ports"] == [{"protocol": "TCP", "port": port}]
 
 
 @needs_tools

@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import kubernetes_validate
 import pytest
@@ -335,6 +336,23 @@ def test_the_network_policy_lets_pass_what_is_configured(
     needed = {int((re.search(r":(\d+)$", url) or [0, 443])[1]) for url in urls} | {53}
     is_injected = way in INJECTED
     assert out == needed | ({15012} if is_injected else set())
+
+
+@needs_tools
+@pytest.mark.parametrize("way", METRICS)
+def test_the_metrics_path_s_policy_lets_pass_what_is_configured(
+    way: str, rendered: dict[str, list[Object]], tmp_path: Path
+) -> None:
+    spec = one(rendered[way], "NetworkPolicy")["spec"]
+    labels = workload(rendered[way])["spec"]["template"]["metadata"]["labels"]
+    assert spec["podSelector"]["matchLabels"].items() <= labels.items()
+    [metrics] = spec["ingress"]
+    assert metrics["from"], "an empty list lets everybody in"
+    assert [port["port"] for port in metrics["ports"]] == [9412]
+    settings = settings_of(rendered[way], tmp_path)
+    [target], [source] = settings.exporter.targets, settings.prometheus_sources
+    out = {port["port"] for rule in spec["egress"] for port in rule["ports"]}
+    assert out == {53, *(urlsplit(url).port for url in (target.metrics, source.url))}
 
 
 @needs_tools
