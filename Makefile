@@ -9,7 +9,7 @@ BIN := .venv/bin
 DEMO_SECONDS ?= 15
 DEMO_RATE ?= 500
 
-.PHONY: demo test test-parts docs format lock bench bench-all real-proxy fuzz chaos soak audit kube-check clean help
+.PHONY: demo test test-parts docs format lock bench bench-all real-proxy fuzz chaos soak audit kube-check image-check clean help
 
 help: ## what can be made here
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -100,6 +100,9 @@ audit: $(BIN)/.dev ## known vulnerabilities of what is locked; fails where no da
 kube-check: $(BIN)/.dev ## every manifest before a real API server, Istio's files before a real istiod (deploy/README.md)
 	tests/deploy/kube/build.sh
 	$(BIN)/python -m tests.deploy.kube.check
+
+image-check: $(BIN)/.dev ## build the image on a stand-in for its base, look into it, run it; as root (deploy/README.md)
+	$(BIN)/python -m tests.deploy.image.check
 
 clean: ## forget the environment
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

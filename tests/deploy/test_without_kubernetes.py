@@ -1,6 +1,7 @@
 """The systemd unit, the Compose file and the image: what they say is what tracefwd takes; the tools do not complain."""
 
 import configparser
+import json
 import re
 import shutil
 import subprocess
@@ -8,11 +9,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 
+import tracefwd
+from tests.deploy.image import check as image_check
+from tests.deploy.kube import schemas
 from tracefwd.service import config
-from tracefwd.service.config import FLAG_KEYS, option_rows
+from tracefwd.service.config import option_rows
 from tracefwd.settings import ServiceSettings
 
 ROOT = Path(__file__).parents[2]
@@ -66,6 +71,10 @@ def test_systemd_has_no_complaint_about_the_unit(tmp_path: Path) -> None:
     told = [line for line in done.stderr.splitlines() if UNIT.name in line]
     assert not told, told
     assert done.returncode == 0, done.stderr
+    # Its own measure of what a broken service could do, in tenths: below 20 of 100 it is a guarded one.
+    command = ["systemd-analyze", "security", "--offline=true", "--threshold=20", str(copy)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-200:] + done.stderr
 
 
 def test_the_composed_configuration_is_one_that_runs(tmp_path: Path) -> None:
@@ -87,15 +96,59 @@ def test_the_composed_configuration_is_one_that_runs(tmp_path: Path) -> None:
         assert "//wavefront-proxy:" in url
 
 
+def test_compose_takes_the_file_as_it_is_written() -> None:
+    schema = json.loads(schemas.compose_file().read_text())
+    judge = jsonschema.Draft202012Validator(schema)
+    assert not [error.message for error in judge.iter_errors(compose())]
+    misspelt = compose()
+    misspelt["services"]["tracefwd"]["stop_grace"] = "60s"
+    assert [*judge.iter_errors(misspelt)], "a judge that lets everything pass"
+
+
 def test_what_the_composition_mounts_and_builds_is_there() -> None:
     parts = compose()
-    assert (
-        COMPOSE.parent / parts["services"]["tracefwd"]["build"]["context"] / "Dockerfile"
-    ).is_file()
+    own = parts["services"]["tracefwd"]
+    assert (COMPOSE.parent / own["build"]["context"] / "Dockerfile").is_file()
     for service in parts["services"].values():
         for volume in service.get("volumes", []):
             source = volume.split(":")[0]
             assert source in parts["volumes"] or (COMPOSE.parent / source).is_file(), source
+
+
+def test_what_runs_has_a_version_and_publishes_only_the_intake() -> None:
+    services = compose()["services"]
+    assert services["tracefwd"]["image"] == f"tracefwd:{tracefwd.__version__}"
+    for name, service in services.items():
+        assert re.search(r":v?\d+(\.\d+)+$", service["image"]), f"{name}: what comes is chance"
+        strangers = [each for each in service.get("ports", ()) if not each.startswith("127.0.0.1:")]
+        assert strangers == (["9411:9411"] if name == "tracefwd" else [])
+
+
+def test_the_token_is_in_a_file_that_git_ignores() -> None:
+    parts = compose()["services"]["wavefront-proxy"]
+    [file] = parts["env_file"]
+    default = re.fullmatch(r"\$\{WAVEFRONT_TOKEN_FILE:-\./(\w+)\}", file)
+    assert default
+    assert f"/deploy/compose/{default[1]}" in (ROOT / ".gitignore").read_text().splitlines()
+    assert "WAVEFRONT_TOKEN" not in parts["environment"], "it would be read from the shell, too"
+
+
+def test_prometheus_watches_tracefwd_with_its_alerts(tmp_path: Path) -> None:
+    mounts = [each.split(":") for each in compose()["services"]["prometheus"]["volumes"]]
+    copies = [(tmp_path / Path(inside).name, COMPOSE.parent / here) for here, inside, _ in mounts]
+    for copy, here in copies:
+        shutil.copyfile(here, copy)
+    found = yaml.safe_load((COMPOSE.parent / "prometheus.yaml").read_text())
+    assert [(tmp_path / name).is_file() for name in found["rule_files"]] == [True]
+    [job] = found["scrape_configs"]
+    admin = config.load(COMPOSE.parent / "tracefwd.yaml", {}, {}).settings.admin.listen
+    assert job["static_configs"] == [{"targets": [f"tracefwd:{admin.rpartition(':')[2]}"]}]
+    if shutil.which("promtool") is None:
+        pytest.skip("NO PROMTOOL: the composed Prometheus' configuration is not judged")
+    command = ["promtool", "check", "config", str(tmp_path / "prometheus.yml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "rules found" in done.stdout
 
 
 def test_the_image_keeps_the_rules_of_images() -> None:
@@ -115,9 +168,40 @@ def test_the_image_runs_without_root_shell_or_compiler() -> None:
     assert "STOPSIGNAL SIGTERM" in last
     for line in re.findall(r"^(?:ENTRYPOINT|CMD|HEALTHCHECK.*?CMD) (.*)$", last, re.MULTILINE):
         assert line.startswith("["), f"{line} would want a shell"
-    installs = [
-        line for line in DOCKERFILE.replace("\\\n", "").splitlines() if "pip install" in line
-    ]
+    assert last.startswith("scratch\n")
+    steps = re.split(r"&&|\n", DOCKERFILE.replace("\\\n", ""))
+    installs = [step for step in steps if " install " in step and "pip" in step]
     assert installs
-    assert all("--require-hashes" in line and "--only-binary :all:" in line for line in installs)
-    assert "--config" in FLAG_KEYS or DOCKERFILE.rstrip().endswith('CMD ["run"]')
+    assert all("--require-hashes" in step and "--only-binary :all:" in step for step in installs)
+    assert DOCKERFILE.rstrip().endswith('CMD ["run"]')
+
+
+def test_the_base_is_pinned_and_the_stand_in_is_of_its_kind() -> None:
+    assert re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE) == ["${PYTHON}", "scratch"]
+    version, release = image_check.pinned()
+    stand_in = (image_check.HERE / "base.Dockerfile").read_text()
+    assert "python${VERSION}" in stand_in
+    assert "${RELEASE}" in stand_in
+    assert f"Python {version}" in (ROOT / "deploy" / "README.md").read_text()
+    assert release.isalpha()
+    needed = re.search(r'requires-python = ">=([\d.]+)"', (ROOT / "pyproject.toml").read_text())
+    assert needed
+    assert [*map(int, version.split("."))] >= [*map(int, needed[1].split("."))]
+
+
+def test_the_image_says_whose_version_it_is() -> None:
+    labels = dict(re.findall(r'org\.opencontainers\.image\.([\w.]+)="(.*?)"', DOCKERFILE))
+    assert labels["version"] == tracefwd.__version__
+    assert {"title", "description", "licenses", "revision", "base.name"} <= labels.keys()
+
+
+def test_a_builder_gets_only_what_the_image_takes() -> None:
+    rules = [
+        line
+        for line in (ROOT / ".dockerignore").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
+    assert rules[0] == "*"
+    taken = {line.removeprefix("!") for line in rules if line.startswith("!")}
+    assert taken == set(re.findall(r"^COPY (?!--)(\S+) ", DOCKERFILE, re.MULTILINE))
+    assert all((ROOT / each).exists() for each in taken)

@@ -8,6 +8,7 @@ import http.client
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -36,6 +37,14 @@ def eventually(
             raise AssertionError(f"not within {patience_s:g} s: {text}")
         time.sleep(_LOOK_AGAIN_S)
     return found
+
+
+def free_port() -> int:
+    """One of loopback's that nobody has at the moment."""
+    with socket.socket() as finder:
+        finder.bind(("127.0.0.1", 0))
+        port: int = finder.getsockname()[1]
+        return port
 
 
 def request(

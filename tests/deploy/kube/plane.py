@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from tests.deploy.kube.render import BIN, KUBECTL, run
-from tests.e2e.processes import Process, eventually, get_json
+from tests.e2e.processes import Process, eventually, free_port, get_json
 
 ISTIO_VARIABLES = {
     "POD_NAMESPACE": "istio-system",
@@ -34,13 +34,6 @@ ISTIO_VARIABLES = {
     "PILOT_ENDPOINT_TELEMETRY_LABEL": "false",
 }
 APP_PORT = 18080
-
-
-def free_port() -> int:
-    with socket.socket() as finder:
-        finder.bind(("127.0.0.1", 0))
-        port: int = finder.getsockname()[1]
-        return port
 
 
 class Cluster:
