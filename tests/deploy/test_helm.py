@@ -255,7 +255,7 @@ def test_a_changed_configuration_or_token_is_a_rollout() -> None:
 
 
 @needs_tools
-@pytest.mark.parametrize("name", ["default", "direct", "durable", "sidecar"])
+@pytest.mark.parametrize("name", ["default", "direct", "durable", "sidecar", "metrics"])
 def test_the_notes_tell_the_next_step(name: str) -> None:
     notes = render.run(
         HELM,
@@ -265,13 +265,14 @@ def test_the_notes_tell_the_next_step(name: str) -> None:
         "--namespace=observability",
         "--dry-run=client",
         "--values=-",
-        stdin=yaml.safe_dump(render.VALUES[name]),
+        stdin=yaml.safe_dump({**render.VALUES, **render.METRICS}[name]),
     ).partition("NOTES:")[2]
     assert "helm test tracefwd --namespace observability" in notes
     kind = "statefulset" if name == "durable" else "deployment"
     assert f"port-forward {kind}/tracefwd 9412" in notes
     assert f"exec {kind}/tracefwd -- tracefwd doctor --config /etc/tracefwd/tracefwd.yaml" in notes
     assert ("30000" in notes) == (name != "direct")
+    assert ("deployment/tracefwd-metrics 9413" in notes) == (name == "metrics")
     # What is to be pasted is what deploy/istio has.
     snippets = re.findall(
         r"^ +(?:meshConfig:.*?9411|apiVersion:.*?100)$", notes, re.DOTALL | re.MULTILINE

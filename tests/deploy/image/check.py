@@ -173,6 +173,9 @@ def check_content(root: Path) -> None:
             loose += [] if cache.exists() else [str(inside)]
     assert programs == PROGRAMS, f"other programs than wanted: {programs ^ PROGRAMS}"
     assert not loose, f"compiled at every start: {loose[:5]}"
+    state = (root / "var/lib/tracefwd").stat()
+    assert (state.st_uid, state.st_gid) == (10001, 10001), "a new volume takes its owner from here"
+    assert stat.S_IMODE((root / "tmp").stat().st_mode) == 0o1777
     assert not [*root.rglob("pip")], "pip is only for building"
     assert not [*root.rglob("ensurepip")]
     say(
