@@ -57,8 +57,10 @@ async def found(
 
 
 def of(findings: Sequence[Finding], check: str) -> Finding:
-    """The one finding of a check."""
-    (each,) = [each for each in findings if each.check == check]
+    """The one finding of a check, whose name may stand before an address."""
+    (each,) = [each for each in findings if each.check == check] or [
+        each for each in findings if each.check.partition(" ")[0] == check
+    ]
     return each
 
 

@@ -10,7 +10,8 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,10 @@ from tests.service.exporters import Authority, answer, exporter
 from tests.spool.faulty_disk import FaultyDisk
 from tracefwd.emulator.server import Emulator, EmulatorSettings
 from tracefwd.generator import federation
-from tracefwd.service import cli, doctor_certificate, doctor_machine
+from tracefwd.service import cli, doctor_certificate, doctor_listen, doctor_machine
 from tracefwd.service.doctor import DoctorOptions, examine
-from tracefwd.service.doctor_findings import Finding, Mark, as_json, as_text
+from tracefwd.service.doctor_findings import MACHINE, Finding, Mark, as_json, as_text
 from tracefwd.service.doctor_holder import Holder, holder_of
-from tracefwd.service.doctor_machine import MACHINE
 from tracefwd.spool.disk import Disk
 
 ROOT = Path(__file__).parents[2]
@@ -102,7 +102,7 @@ async def test_a_cross_exits_1_and_says_what_to_do(capsys: pytest.CaptureFixture
     url = f"http://127.0.0.1:{port}"
     assert await doctor("--proxy-traces", url, "--proxy-metrics", url) == 1
     out = capsys.readouterr().out
-    assert f"✗ port {port}: 127.0.0.1:{port}: connection refused\n      → " in out
+    assert f"✗ port 127.0.0.1:{port}: connection refused\n      → " in out
     assert out.splitlines()[-1].endswith("1 cross")
 
 
@@ -165,12 +165,11 @@ def test_a_terminal_without_signs_gets_words() -> None:
     assert "\x1b[31m✗" in as_text(findings, signs=True, colour=True)
 
 
-def test_strangers_words_cannot_drive_a_terminal_or_show_a_secret() -> None:
-    finding = Finding("p", "c", Mark.OK, "a\x1b[2Jb\nBearer abcdefghi //u:pw@h")
+def test_strangers_words_cannot_drive_a_terminal() -> None:
+    finding = Finding("p", "c", Mark.OK, "a\x1b[2Jb\u202ec\nd")
     for text in (as_json([finding]), as_text([finding], signs=True, colour=False)):
         assert "\x1b" not in text
-        assert "abcdefghi" not in text
-        assert "u:pw" not in text
+        assert "\u202e" not in text
 
 
 def test_a_low_limit_of_open_files_is_a_cross(tmp_path: Path) -> None:
@@ -188,7 +187,7 @@ def test_a_low_limit_of_open_files_is_a_cross(tmp_path: Path) -> None:
         Finding(row["part"], row["check"], Mark(row["mark"]), row["detail"], row["advice"])
         for row in json.loads(done.stdout)["checks"]
     ]
-    assert crosses(findings) == ["open files", "port 1"]
+    assert crosses(findings) == ["open files", "port 127.0.0.1:1"]
     assert "256" in of(findings, "open files").detail
     assert "receiver.connections_max to 192" in of(findings, "open files").advice
 
@@ -202,57 +201,92 @@ def taken() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
-def test_a_port_that_a_stranger_holds_is_a_cross_that_names_it(taken: int) -> None:
-    settings = loaded(proxy("http://h"), receiver__listen=f"127.0.0.1:{taken}").settings
-    intake, admin = doctor_machine.listening(settings)
+async def listens(**options: Any) -> list[Finding]:
+    return await doctor_listen.listening(loaded(proxy("http://h"), **options).settings, 2.0)
+
+
+async def test_a_port_that_a_stranger_holds_is_a_cross_that_names_it(taken: int) -> None:
+    intake, admin = await listens(receiver__listen=f"127.0.0.1:{taken}")
     assert admin.mark is Mark.OK
     assert intake.mark is Mark.CROSS
     assert f"process {os.getpid()}" in intake.detail
     assert "--listen HOST:PORT" in intake.advice
 
 
-def test_a_port_that_a_tracefwd_holds_is_fine(tmp_path: Path) -> None:
-    # All that is looked at is who listens; so a file of that name does.
-    script = tmp_path / "tracefwd"
-    script.write_text(
-        "import socket, sys\n"
-        "server = socket.create_server(('127.0.0.1', 0))\n"
-        "print(server.getsockname()[1], flush=True)\n"
-        "sys.stdin.read()\n"
-    )
+@pytest.mark.parametrize("is_tracefwd", [True, False])
+async def test_where_nobody_may_see_the_process_the_admin_port_tells(
+    taken: int, monkeypatch: pytest.MonkeyPatch, is_tracefwd: bool
+) -> None:
+    monkeypatch.setattr(doctor_listen, "holder_of", lambda _: None)
+    pages = {
+        "/metrics": b"tracefwd_build_info 1\n" if is_tracefwd else b"up 1\n",
+        "/readyz?verbose": b"ready\nworker 0: listens\n",
+    }
+    async with exporter(lambda head: answer(pages[head.split(" ")[1]])) as server:
+        admin = server.url.removeprefix("http://")
+        found = await listens(receiver__listen=f"127.0.0.1:{taken}", admin__listen=admin)
+        assert server.targets == list(pages)[: 1 + is_tracefwd]
+    assert [each.mark for each in found[:2]] == [Mark.OK if is_tracefwd else Mark.CROSS] * 2
+    assert ("a tracefwd answers at the admin port" in found[0].detail) == is_tracefwd
+    assert [each.detail for each in found[2:]] == ["ready, without a problem"] * is_tracefwd
+
+
+@pytest.mark.parametrize(
+    ("said", "mark", "words"),
+    [
+        (
+            answer(
+                b"ready\nworker 0: listens\nworker 0: primary does not take spans (does not count)\n"
+            ),
+            Mark.WARNING,
+            "ready; worker 0: primary does not take spans",
+        ),
+        (answer(b"not ready\n", status="503 Service Unavailable"), Mark.CROSS, "not ready"),
+    ],
+)
+async def test_what_the_running_tracefwd_says_of_itself_is_told(
+    tmp_path: Path, said: bytes, mark: Mark, words: str
+) -> None:
+    with named_tracefwd(tmp_path, [_LISTENS]) as (_, port):
+        async with exporter(said) as server:
+            admin = server.url.removeprefix("http://")
+            found = await listens(receiver__listen=f"127.0.0.1:{port}", admin__listen=admin)
+    assert (found[-1].check, found[-1].mark) == ("running tracefwd", mark)
+    assert words in found[-1].detail
+
+
+@contextmanager
+def named_tracefwd(folder: Path, lines: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Process and port of a script of that name, which prints its port: all that is looked at is who listens."""
+    script = folder / "tracefwd"
+    script.write_text("\n".join(lines))
     command = [sys.executable, str(script), "run"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            port = int(process.stdout.readline())
-            settings = loaded(proxy("http://h"), receiver__listen=f"127.0.0.1:{port}").settings
-            intake = next(doctor_machine.listening(settings))
+            yield process.pid, int(process.stdout.readline())
         finally:
             process.stdin.close()
+
+
+_LISTENS = (
+    'import socket, sys; server = socket.create_server(("127.0.0.1", 0));'
+    "print(server.getsockname()[1], flush=True); sys.stdin.read()"
+)
+
+
+async def test_a_port_that_a_tracefwd_holds_is_fine(tmp_path: Path) -> None:
+    with named_tracefwd(tmp_path, [_LISTENS]) as (pid, port):
+        intake, *_ = await listens(receiver__listen=f"127.0.0.1:{port}")
     assert intake.mark is Mark.OK
-    assert (
-        f"held by a tracefwd that runs here (tracefwd run, process {process.pid})" in intake.detail
-    )
+    assert f"held by a tracefwd that runs here (tracefwd run, process {pid})" in intake.detail
 
 
-def test_a_port_that_a_worker_of_a_tracefwd_holds_is_fine(tmp_path: Path) -> None:
-    script = tmp_path / "tracefwd"
-    script.write_text(
-        "import subprocess, sys\n"
-        "child = 'import socket, sys; server = socket.create_server((\\'127.0.0.1\\', 0));'\\\n"
-        "    'print(server.getsockname()[1], flush=True); sys.stdin.read()'\n"
-        "subprocess.run([sys.executable, '-c', child])\n"
-    )
-    command = [sys.executable, str(script), "run"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            holder = holder_of(int(process.stdout.readline()))
-        finally:
-            process.stdin.close()
-    assert holder == Holder(process.pid, "tracefwd run")
+def test_a_worker_of_a_tracefwd_is_known_by_its_parent(tmp_path: Path) -> None:
+    spawns = ["import subprocess, sys", f"subprocess.run([sys.executable, '-c', '{_LISTENS}'])"]
+    with named_tracefwd(tmp_path, spawns) as (pid, port):
+        assert holder_of(port) == Holder(pid, "tracefwd run")
 
 
 def test_every_address_of_run_is_looked_at() -> None:
@@ -262,7 +296,7 @@ def test_every_address_of_run_is_looked_at() -> None:
         "receiver__otlp__grpc__listen": "127.0.0.1:0",
     }
     options = [
-        name for name, _, _ in doctor_machine.addresses(loaded(proxy("http://h"), **more).settings)
+        name for name, _, _ in doctor_listen.addresses(loaded(proxy("http://h"), **more).settings)
     ]
     assert options == [
         "receiver.listen",
@@ -416,8 +450,8 @@ async def test_a_source_that_brings_nothing_of_istio_is_a_cross(
 
 async def test_a_source_that_is_not_there_is_a_cross(taken: int) -> None:
     findings = await source_findings("http://127.0.0.1:1/federate")
-    assert crosses(findings) == ["port 1"]
-    assert "Prometheus" in of(findings, "port 1").advice
+    assert crosses(findings) == ["port 127.0.0.1:1"]
+    assert "Prometheus" in of(findings, "port").advice
 
 
 async def test_a_filter_that_leaves_nothing_is_a_cross() -> None:

@@ -208,8 +208,8 @@ def add_doctor(parser: Parser) -> None:
         "--timeout",
         metavar="SECONDS",
         type=_above_zero,
-        default=3.0,
-        help="for each check; all run at once (3)",
+        default=5.0,
+        help="for each check; all run at once (5)",
     )
     add_json(parser)
 

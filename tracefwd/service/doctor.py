@@ -15,6 +15,7 @@ from pathlib import Path
 from tracefwd.errors import ConfigError
 from tracefwd.service import (
     doctor_certificate,
+    doctor_listen,
     doctor_machine,
     doctor_proxy_conf,
     doctor_source,
@@ -22,7 +23,7 @@ from tracefwd.service import (
     logs,
 )
 from tracefwd.service.config import Loaded
-from tracefwd.service.doctor_findings import Finding, Rows, as_json, as_text, counts
+from tracefwd.service.doctor_findings import MACHINE, Finding, Rows, as_json, as_text, counts
 from tracefwd.service.doctor_network import apart
 from tracefwd.service.logs import colour_allowed
 from tracefwd.service.units import format_duration
@@ -51,11 +52,10 @@ def run(load: Callable[[], Loaded], options: DoctorOptions) -> int:
     try:
         loaded = load()
     except ConfigError as error:
-        rows = doctor_machine.MACHINE
         todo = (
             "correct it; nothing else was looked at (tracefwd validate groups mistakes by section)"
         )
-        _print([rows.cross("configuration", each, todo) for each in error.problems], options)
+        _print([MACHINE.cross("configuration", each, todo) for each in error.problems], options)
         return 2
     found = asyncio.run(examine(loaded, options))
     _print(found, options)
@@ -67,10 +67,11 @@ async def examine(
 ) -> list[Finding]:
     """All findings, in the order in which they are shown."""
     settings, timeout_s = loaded.settings, options.timeout_s
-    machine = doctor_machine.MACHINE
     parts: list[tuple[Rows, str, Awaitable[Sequence[Finding]]]] = [
-        (machine, "files", apart(lambda: _machine(loaded))),
-        (machine, "spool", apart(lambda: doctor_machine.spool(settings, disk or Disk()))),
+        (MACHINE, "files", apart(lambda: list(doctor_machine.configuration(loaded)))),
+        (MACHINE, "listen", doctor_listen.listening(settings, timeout_s)),
+        (MACHINE, "limits", apart(lambda: _limits(settings))),
+        (MACHINE, "spool", apart(lambda: doctor_machine.spool(settings, disk or Disk()))),
     ]
     targets = doctor_target.checks(settings, timeout_s=timeout_s, sends=options.sends)
     parts += [(each.rows, "target", each.run()) for each in targets]
@@ -81,12 +82,9 @@ async def examine(
     return [*found, *_proxy(options.proxy_conf, settings)]
 
 
-def _machine(loaded: Loaded) -> list[Finding]:
-    settings = loaded.settings
+def _limits(settings: Settings) -> list[Finding]:
     return [
-        *doctor_machine.configuration(loaded),
-        *doctor_machine.listening(settings),
-        *doctor_certificate.own(doctor_machine.MACHINE, settings),
+        *doctor_certificate.own(MACHINE, settings),
         *doctor_machine.open_files(settings),
     ]
 

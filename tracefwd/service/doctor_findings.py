@@ -6,7 +6,7 @@ and a ``cross`` always say what to do next.  JSON holds the rows that the text s
     {"fine": true, "counts": {"ok": 9, "warning": 1, "skipped": 2, "cross": 0},
      "checks": [{"part": "target primary", "check": "dns", "mark": "ok", "detail": "…", "advice": ""}, …]}
 
-No secret passes: every text goes through ``masking.redact``, and what strangers say loses its control characters.
+No text can drive a terminal.  Secrets are masked where they are known, by whoever writes a detail.
 """
 
 import dataclasses
@@ -16,7 +16,6 @@ from enum import StrEnum
 from itertools import groupby
 
 from tracefwd.console.visible import visible
-from tracefwd.service.masking import redact
 
 # A row's text: an address, a certificate's names, a target's words (``http_sender.DETAIL_LENGTH_MAX``) and ours.
 _TEXT_LENGTH_MAX = 600
@@ -49,7 +48,7 @@ class Finding:
     def __post_init__(self) -> None:
         assert self.advice or self.mark in (Mark.OK, Mark.SKIPPED), f"{self.check}: what to do?"
         for name in ("part", "check", "detail", "advice"):
-            text = visible(redact(getattr(self, name)), _TEXT_LENGTH_MAX)
+            text = visible(getattr(self, name), _TEXT_LENGTH_MAX)
             object.__setattr__(self, name, text)
 
 
@@ -70,6 +69,9 @@ class Rows:
 
     def cross(self, check: str, detail: str, advice: str) -> Finding:
         return Finding(self.part, check, Mark.CROSS, detail, advice)
+
+
+MACHINE = Rows("this machine")
 
 
 def counts(findings: Sequence[Finding]) -> dict[str, int]:
@@ -116,4 +118,4 @@ def _counted(number: int, one: str, many: str) -> str:
     return f"{number} {one if number == 1 else many}"
 
 
-__all__ = ["Finding", "Mark", "Rows", "as_json", "as_text", "counts"]
+__all__ = ["MACHINE", "Finding", "Mark", "Rows", "as_json", "as_text", "counts"]

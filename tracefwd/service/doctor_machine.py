@@ -1,10 +1,8 @@
-"""What ``tracefwd doctor`` looks at on this machine: files, listening addresses, open files, the spool's disk.
+"""What ``tracefwd doctor`` looks at on this machine: files, open files, the spool's disk.
 
-It leaves nothing behind: a socket is closed again, a probe's file and the folders that it made are removed.  A port
-that a tracefwd holds already is fine: inside a pod the doctor runs beside the one that it is asked about.
+It leaves nothing behind: a probe's file and the folders that were made for it are removed.
 """
 
-import errno
 import os
 import resource
 import statistics
@@ -12,18 +10,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tracefwd.errors import StartError
 from tracefwd.receiver.door import OWN_DESCRIPTORS
-from tracefwd.service import sockets
 from tracefwd.service.config import Loaded, check_files
-from tracefwd.service.doctor_findings import Finding, Rows
-from tracefwd.service.doctor_holder import Holder, holder_of
+from tracefwd.service.doctor_findings import MACHINE, Finding
 from tracefwd.service.source_checks import check_source_files
-from tracefwd.service.units import format_size, parse_address
+from tracefwd.service.units import format_size
 from tracefwd.settings import Settings, SpoolSettings
 from tracefwd.spool.disk import Disk
-
-MACHINE = Rows("this machine")
 
 # Every Envoy keeps a connection per worker thread: below this it is no mesh, but a limit that somebody forgot.
 CONNECTIONS_MIN = 1_000
@@ -47,52 +40,6 @@ def configuration(loaded: Loaded) -> Iterator[Finding]:
         yield MACHINE.cross("files", what or problem, todo or "give a readable file")
     for problem in check_source_files(settings):
         yield MACHINE.warning("files", problem, "mount the file, or correct its path")
-
-
-# --- listening addresses ---------------------------------------------------------------------
-
-
-def addresses(settings: Settings) -> Iterator[tuple[str, str, str]]:
-    """Option, address and flag of all that ``run`` would listen on."""
-    receiver = settings.receiver
-    if settings.service.only != "metrics":
-        yield "receiver.listen", receiver.listen, "--listen"
-        for option, address, flag in (
-            ("receiver.trace_listen", receiver.trace_listen, "--trace-listen"),
-            ("receiver.otlp.http.listen", receiver.otlp.http.listen, "--otlp-http"),
-            ("receiver.otlp.grpc.listen", receiver.otlp.grpc.listen, "--otlp-grpc"),
-        ):
-            if address:
-                yield option, address, flag
-    yield "admin.listen", settings.admin.listen, "--admin"
-
-
-def listening(settings: Settings) -> Iterator[Finding]:
-    for option, address, flag in addresses(settings):
-        yield _listening(option, address, flag)
-
-
-def _listening(option: str, address: str, flag: str) -> Finding:
-    check = f"listen {address}"
-    try:
-        sockets.listen(address, option, flag=flag).close()
-    except StartError as error:
-        cause = error.__cause__
-        is_taken = isinstance(cause, OSError) and cause.errno == errno.EADDRINUSE
-        holder = holder_of(parse_address(address)[1]) if is_taken else None
-        if holder is not None and holder.is_forwarder:
-            return MACHINE.ok(check, f"{option}: held by a tracefwd that runs here ({holder})")
-        return _taken(check, option, address, error, holder)
-    return MACHINE.ok(check, f"{option}: free")
-
-
-def _taken(
-    check: str, option: str, address: str, error: StartError, holder: Holder | None
-) -> Finding:
-    what, _, todo = str(error).removeprefix(f"{option} {address}: ").partition("; ")
-    if holder is not None:
-        what = f"{what}: {holder}"
-    return MACHINE.cross(check, f"{option}: {what}", todo or "give another address")
 
 
 # --- open files ------------------------------------------------------------------------------
@@ -244,10 +191,8 @@ def format_bytes(number: int) -> str:
 
 
 __all__ = [
-    "addresses",
     "configuration",
     "format_bytes",
-    "listening",
     "open_files",
     "spool",
 ]

@@ -28,6 +28,11 @@ T = TypeVar("T")
 _ADDRESSES_MAX = 8
 _NO_ROUTE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EAFNOSUPPORT})
 
+_NAME_ADVICE = (
+    "check the spelling; inside Kubernetes write SERVICE.NAMESPACE.svc.cluster.local, and see that a NetworkPolicy "
+    "lets port 53 through"
+)
+
 # OpenSSL's X509_V_ERR_*.
 _NOT_YET_VALID, _EXPIRED, _SELF_SIGNED, _HOST_MISMATCH, _ADDRESS_MISMATCH = 9, 10, 18, 62, 64
 _UNKNOWN_AUTHORITY = frozenset({2, 19, 20, 21})
@@ -37,12 +42,13 @@ _UNKNOWN_AUTHORITY = frozenset({2, 19, 20, 21})
 class Place:
     """A host and port that is talked to; ``tls`` makes what its certificate is held to, None is plain text.
 
-    ``port_advice`` is what to do when nothing listens; ``ca_option`` names the option with the authorities' file and
-    ``ca_file`` is its value.
+    ``role`` is whose it is, where that is not the target itself; ``port_advice`` is what to do when nothing listens;
+    ``ca_option`` names the option with the authorities' file and ``ca_file`` is its value.
     """
 
     host: str
     port: int
+    role: str
     port_advice: str
     tls: Callable[[], ssl.SSLContext] | None = None
     server_name: str = ""
@@ -91,34 +97,34 @@ async def apart(call: Callable[[], T]) -> T:
     return await done
 
 
-async def look_at(place: Place, rows: Rows, timeout_s: float, *, named: str = "") -> Way:
-    """Name, port and certificate of a place; ``named`` stands behind each check's name."""
-    suffix = f" {named}" if named else ""
+async def look_at(place: Place, rows: Rows, timeout_s: float) -> Way:
+    """Name, port and certificate of a place."""
     try:
         async with asyncio.timeout(timeout_s):
             addresses = await _addresses(place)
     except (TimeoutError, _Unresolved) as problem:
         why = str(problem) or f"no answer from the name server within {format_duration(timeout_s)}"
-        return Way([_unresolved(rows, f"dns{suffix}", place, why)], is_open=False)
-    found = []
+        return Way([rows.cross(f"dns {place.host}", why, _NAME_ADVICE)], is_open=False)
+    found: list[Finding] = []
     if not _is_address(place.host):
         known = ", ".join(dict.fromkeys(address[0] for _, address in addresses))
-        found.append(rows.ok(f"dns{suffix}", f"{place.host} is {known}"))
-    check = f"port {place.port}{suffix}"
+        found.append(rows.ok(f"dns {place.host}", known))
+    check = f"port {place.shown}"
+    whose = f" ({place.role})" if place.role else ""
     sock, problems = await _connected(addresses, timeout_s)
     if sock is None:
-        detail = f"{place.shown}: {', '.join(dict.fromkeys(problems))}"
+        detail = ", ".join(dict.fromkeys(problems)) + whose
         return Way([*found, rows.cross(check, detail, _port_advice(place, problems))], False)
     if problems:
-        detail = f"{place.shown} is open, but not at all of its addresses: {', '.join(problems)}"
+        detail = f"open{whose}, but not at all of its addresses: {', '.join(problems)}"
         advice = "look at the pods or machines behind this name; some of them do not answer"
         found.append(rows.warning(check, detail, advice))
     else:
-        found.append(rows.ok(check, f"{place.shown} is open"))
+        found.append(rows.ok(check, f"open{whose}"))
     if place.tls is None:
         sock.close()
         return Way(found, is_open=True)
-    certificate = await _handshake(place, sock, rows, f"tls{suffix}", timeout_s)
+    certificate = await _handshake(place, sock, rows, f"tls {place.shown}", timeout_s)
     return Way([*found, certificate], is_open=certificate.mark != "cross")
 
 
@@ -148,14 +154,6 @@ def _is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _unresolved(rows: Rows, check: str, place: Place, why: str) -> Finding:
-    advice = (
-        "check the spelling; inside Kubernetes write SERVICE.NAMESPACE.svc.cluster.local, and see that "
-        "a NetworkPolicy lets port 53 through"
-    )
-    return rows.cross(check, f"{place.host}: {why}", advice)
 
 
 # --- ports -----------------------------------------------------------------------------------

@@ -71,6 +71,7 @@ class SourceCheck:
         return Place(
             parts.hostname or "",
             parts.port or _PORTS.get(parts.scheme, 80),
+            "",
             _PORT_ADVICE,
             tls=partial(_same, context)
             if context is not None and parts.scheme == "https"

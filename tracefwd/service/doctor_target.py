@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
@@ -25,8 +26,9 @@ from tracefwd.service import doctor_account, doctor_test_lines
 from tracefwd.service.doctor_advice import advice, oddities, port_advice
 from tracefwd.service.doctor_findings import Finding, Rows
 from tracefwd.service.doctor_network import Place, look_at
+from tracefwd.service.masking import redact
 from tracefwd.service.units import format_duration
-from tracefwd.settings import Settings, TargetSettings
+from tracefwd.settings import ExporterSettings, Settings, TargetSettings
 
 # Dates have whole seconds, and a request takes its time.
 CLOCK_SKEW_S_MAX = 5.0
@@ -37,12 +39,11 @@ _PAST_THE_TOKEN = frozenset({"http_400", "http_406", "http_413", "http_429"})
 
 
 class WatchedClient(HttpClient):
-    """Remembers what the servers' clocks said: (seconds ahead of us, at most wrong by) for each answer with a Date."""
+    """Remembers how far ahead of ours the servers' clocks are (s), of each answer with a Date."""
 
-    skews: list[float]
-
-    def watch(self) -> None:
-        self.skews = []
+    def __init__(self, settings: TargetSettings, exporter: ExporterSettings) -> None:
+        super().__init__(settings, exporter)
+        self.skews: list[float] = []
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Response:
         began = time.time()
@@ -54,11 +55,13 @@ class WatchedClient(HttpClient):
         if date is None:
             return
         try:
-            # It was cut to whole seconds.
-            there_s = parsedate_to_datetime(date).timestamp() + 0.5
+            there = parsedate_to_datetime(date)
         except ValueError:
             return
-        self.skews.append(there_s - now_s)
+        # "-0000" is UTC, too.
+        there = there if there.tzinfo is not None else there.replace(tzinfo=UTC)
+        # It was cut to whole seconds.
+        self.skews.append(there.timestamp() + 0.5 - now_s)
 
 
 class TargetCheck:
@@ -79,7 +82,6 @@ class TargetCheck:
             request_timeout=min(exporter.request_timeout, timeout_s),
         )
         self._client = WatchedClient(target, self._exporter)
-        self._client.watch()
 
     async def run(self) -> list[Finding]:
         destination = Destination(self._target, self._exporter, self._client)
@@ -103,9 +105,7 @@ class TargetCheck:
         ]
         urls = endpoints(self._target)
         ways = self._ways()
-        looks = [
-            look_at(place, rows, self._timeout_s, named=named) for named, place in ways.values()
-        ]
+        looks = [look_at(place, rows, self._timeout_s) for place in ways.values()]
         results = dict(zip(ways, await asyncio.gather(*looks), strict=True))
         seen: set[tuple[str, str]] = set()
         for way in results.values():
@@ -146,15 +146,13 @@ class TargetCheck:
         place = self._place(url)
         return f"{place.host}:{place.port}"
 
-    def _ways(self) -> dict[str, tuple[str, Place]]:
-        """By host and port, each once: what tells it apart in a check's name, and where it is."""
-        return {self._behind(url): (self._named(url), self._place(url)) for url in self._urls()}
+    def _ways(self) -> dict[str, Place]:
+        """By host and port, each once."""
+        return {self._behind(url): self._place(url) for url in self._urls()}
 
-    def _named(self, url: str) -> str:
-        if self._client.proxy_for(url) is not None:
-            return "of the HTTP proxy"
-        is_csp = url == self._target.csp_base and self._target.kind == "direct"
-        return "of CSP" if is_csp else ""
+    def _role(self, url: str) -> str:
+        is_csp = self._target.kind == "direct" and url == self._target.csp_base
+        return "CSP's, for the token" if is_csp else ""
 
     def _place(self, url: str) -> Place:
         proxy = self._client.proxy_for(url)
@@ -167,6 +165,7 @@ class TargetCheck:
         return Place(
             parts.hostname or "",
             port,
+            "the HTTP proxy's" if proxy else self._role(url),
             port_advice(self._target, url, proxied=proxy is not None),
             tls=self._client.tls_context if verifies else None,
             ca_file=self._target.ca_file,
@@ -192,7 +191,7 @@ class TargetCheck:
         outcome = await sender.send(b"", "")
         if outcome.verdict == verdicts.DELIVERED or outcome.reason in _PAST_THE_TOKEN:
             return rows.ok("token", "accepted")
-        return rows.cross("token", outcome.detail, advice(self._target, signal, outcome))
+        return rows.cross("token", redact(outcome.detail), advice(self._target, signal, outcome))
 
     async def _account(self, is_open: Mapping[str, bool]) -> list[Finding]:
         url = endpoints(self._target).get(Signal.POINTS, "")
@@ -274,7 +273,7 @@ class TargetCheck:
         if not self._sends and outcome.reason in _PAST_THE_TOKEN:
             return rows.ok(check, f"{what}: answered in {took} ({outcome.reason})")
         refused = "taken, but the content was refused" if outcome.refused_items else "not taken"
-        detail = f"{what}: {refused}: {outcome.detail or 'no reason was given'}"
+        detail = f"{what}: {refused}: {redact(outcome.detail) or 'no reason was given'}"
         return rows.cross(check, detail, advice(self._target, signal, outcome))
 
     def _clock(self) -> Finding:
