@@ -143,6 +143,8 @@ class Authority:
         _openssl(
             *("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"),
             *("-nodes", "-days", "2", "-subj", f"/CN={name}"),
+            # Without it Python's own clients refuse what it signed, since 3.13.
+            *("-addext", "keyUsage=critical,keyCertSign,cRLSign"),
             *("-keyout", self._key, "-out", self.cert),
         )
 
@@ -155,8 +157,11 @@ class Authority:
             *("-nodes", "-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1"),
             *("-keyout", key, "-out", request),
         )
+        extensions = stem.with_suffix(".ext")
+        extensions.write_text("authorityKeyIdentifier=keyid\nsubjectKeyIdentifier=hash\n")
         _openssl(
             *("x509", "-req", "-in", request, "-days", "2", "-copy_extensions", "copy"),
+            *("-extfile", extensions),
             *("-CA", self.cert, "-CAkey", self._key, "-CAcreateserial", "-out", cert),
         )
         return cert, key

@@ -23,6 +23,7 @@ from msgspec import Struct
 from tracefwd import __version__
 from tracefwd.errors import StartError, TracefwdError
 from tracefwd.exporter.client_certificate import CertificateError, ClientCertificate
+from tracefwd.exporter.trust import trusting
 from tracefwd.model import Signal
 from tracefwd.settings import ExporterSettings, TargetSettings
 
@@ -140,7 +141,7 @@ class HttpClient:
         """A new one: whom this target's connections trust, and what they show.  Raises ``StartError`` as ``open``."""
         ca_file = self._settings.ca_file
         try:
-            context = ssl.create_default_context(cafile=ca_file or None)
+            context = trusting(ca_file)
         except OSError as problem:  # SSLError is one
             raise StartError(
                 f"target {self._settings.name}: ca_file {ca_file} cannot be used "

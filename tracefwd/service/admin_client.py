@@ -18,6 +18,7 @@ import aiohttp
 
 from tracefwd.console.visible import visible
 from tracefwd.errors import StartError, TracefwdError
+from tracefwd.exporter.trust import trusting
 from tracefwd.service.masking import mask_url
 
 AGAIN_S = 2.0
@@ -58,7 +59,7 @@ def reach(arguments: argparse.Namespace) -> Reach:
     tls = None
     if url.startswith("https://"):
         try:
-            tls = ssl.create_default_context(cafile=arguments.ca_file)
+            tls = trusting(arguments.ca_file)
             if arguments.cert_file is not None:
                 tls.load_cert_chain(arguments.cert_file, password=lambda: "")
         except OSError as error:

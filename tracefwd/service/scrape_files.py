@@ -9,6 +9,7 @@ import ssl
 from pathlib import Path
 
 from tracefwd.errors import TracefwdError
+from tracefwd.exporter.trust import trusting
 from tracefwd.service.masking import mask_secret_path
 from tracefwd.settings import TlsConfigSettings
 
@@ -77,7 +78,7 @@ class TlsFiles:
         settings = self._settings
         path = settings.ca_file
         try:
-            context = ssl.create_default_context(cafile=path or None)
+            context = trusting(path)
             if settings.cert_file:
                 path = settings.cert_file
                 context.load_cert_chain(
