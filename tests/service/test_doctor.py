@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,10 @@ async def test_no_secret_is_in_its_output(
 
 def test_a_terminal_without_signs_gets_words() -> None:
     findings = [Finding("p", "c", mark, "d", "do") for mark in Mark]
+    delta = [Finding("p", "c", Mark.OK, "∆")]
+    assert "\\u2206" in as_text(delta, signs=False, colour=False)
+    assert json.loads(as_json(delta, signs=False))["checks"][0]["detail"] == "∆"
+    assert as_json(delta, signs=False).isascii()
     text = as_text(findings, signs=False, colour=False)
     assert text.isascii()
     assert "  bad  c: d\n      do: do" in text
@@ -167,7 +172,7 @@ def test_a_terminal_without_signs_gets_words() -> None:
 
 def test_strangers_words_cannot_drive_a_terminal() -> None:
     finding = Finding("p", "c", Mark.OK, "a\x1b[2Jb\u202ec\nd")
-    for text in (as_json([finding]), as_text([finding], signs=True, colour=False)):
+    for text in (as_json([finding], signs=True), as_text([finding], signs=True, colour=False)):
         assert "\x1b" not in text
         assert "\u202e" not in text
 
@@ -459,3 +464,12 @@ async def test_a_filter_that_leaves_nothing_is_a_cross() -> None:
     async with exporter(answer(FEDERATED.encode())) as server:
         findings = await source_findings(f"{server.url}/federate", filters=filters)
     assert "tracefwd metrics check" in of(findings, "scrape").advice
+
+
+async def test_a_sources_clock_is_looked_at_where_the_target_tells_none() -> None:
+    body = FEDERATED.encode()
+    for ahead_s, mark in ((0, Mark.OK), (3600, Mark.CROSS)):
+        date = formatdate(time.time() + ahead_s, usegmt=True)
+        async with exporter(answer(body, Date=date)) as server:
+            findings = await source_findings(f"{server.url}/federate")
+        assert of(findings, "clock").mark is mark

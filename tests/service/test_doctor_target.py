@@ -295,7 +295,7 @@ async def test_a_wrong_clock_is_a_cross(token: Path, ahead_s: int) -> None:
         findings = await found(loaded(direct(url, token)))
     assert crosses(findings) == ["clock"]
     side = "behind" if ahead_s > 0 else "ahead of"
-    assert f"ours is {abs(ahead_s)} s {side} the target's" in of(findings, "clock").detail
+    assert f"ours is {abs(ahead_s):,} s {side} theirs" in of(findings, "clock").detail
     assert "chrony" in of(findings, "clock").advice
 
 

@@ -117,10 +117,10 @@ async def _bounded(
 
 
 def _print(found: Sequence[Finding], options: DoctorOptions) -> None:
-    if options.json:
-        print(as_json(found))
-        return
     signs = (sys.stdout.encoding or "").lower().startswith("utf")
+    if options.json:
+        print(as_json(found, signs=signs))
+        return
     print(as_text(found, signs=signs, colour=sys.stdout.isatty() and colour_allowed()))
 
 

@@ -78,18 +78,19 @@ def counts(findings: Sequence[Finding]) -> dict[str, int]:
     return {mark.value: sum(each.mark is mark for each in findings) for mark in Mark}
 
 
-def as_json(findings: Sequence[Finding]) -> str:
+def as_json(findings: Sequence[Finding], *, signs: bool) -> str:
+    """``signs``: whether whoever reads it takes more than ASCII."""
     found = counts(findings)
     tree = {
         "fine": not found["cross"],
         "counts": found,
         "checks": [dataclasses.asdict(each) for each in findings],
     }
-    return json.dumps(tree, indent=2, ensure_ascii=False)
+    return json.dumps(tree, indent=2, ensure_ascii=not signs)
 
 
 def as_text(findings: Sequence[Finding], *, signs: bool, colour: bool) -> str:
-    """``signs``: whether the terminal has ticks and crosses; words otherwise."""
+    """``signs``: whether the terminal has ticks and crosses; words otherwise, and nothing but ASCII."""
     marks: dict[Mark, str] = _SIGNS if signs else _WORDS
     if colour:
         marks = {mark: f"\x1b[{_COLOURS[mark]}m{sign}\x1b[0m" for mark, sign in marks.items()}
@@ -101,7 +102,8 @@ def as_text(findings: Sequence[Finding], *, signs: bool, colour: bool) -> str:
             lines.append(f"  {marks[row.mark]} {row.check}: {row.detail}")
             if row.advice:
                 lines.append(f"      {arrow} {row.advice}")
-    return "\n".join([*lines, _verdict(counts(findings))])
+    text = "\n".join([*lines, _verdict(counts(findings))])
+    return text if signs else text.encode("ascii", "backslashreplace").decode("ascii")
 
 
 def _verdict(found: dict[str, int]) -> str:

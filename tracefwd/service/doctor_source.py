@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from tracefwd.metricspath.points import Counts
 from tracefwd.metricspath.translate import Scrape, Translation
+from tracefwd.service import doctor_clock
 from tracefwd.service.doctor_findings import Finding, Rows
 from tracefwd.service.doctor_network import Place, look_at
 from tracefwd.service.scrape_client import ScrapeClient, ScrapeFailed
@@ -47,6 +48,7 @@ class SourceCheck:
         self._source = source
         self._timeout_s = timeout_s
         self._translation = Translation(source, settings.metrics)
+        self._answered_s = time.time()
         self._client = ScrapeClient(source, body_bytes_max=settings.metrics.body_bytes_max)
 
     async def run(self) -> list[Finding]:
@@ -54,12 +56,12 @@ class SourceCheck:
         try:
             proxied = self._client.proxy_for(self._source.url) is not None
             if proxied:
-                return [await self._scraped()]
+                return await self._asked()
             try:
                 way = await look_at(self._place(), self.rows, self._timeout_s)
             except ScrapeFailed as failure:
                 return [self._failed(failure)]
-            return [*way.findings, await self._scraped()] if way.is_open else way.findings
+            return [*way.findings, *await self._asked()] if way.is_open else way.findings
         finally:
             await self._client.close()
 
@@ -81,12 +83,20 @@ class SourceCheck:
             ca_file=tls.ca_file,
         )
 
+    async def _asked(self) -> list[Finding]:
+        began = time.time()
+        found = [await self._scraped()]
+        # Of the beginning of the answer, which a scrape's time is long after.
+        skew = doctor_clock.skew_s(self._client.date, (began + self._answered_s) / 2)
+        return found if skew is None else [*found, doctor_clock.judged(self.rows, [skew])]
+
     async def _scraped(self) -> Finding:
         bodies: list[Scrape] = []
 
         def begin(content_type: str) -> Callable[[bytes], None]:
             body = self._translation.begin(time.time(), content_type)
             bodies.append(body)
+            self._answered_s = time.time()
 
             def take(piece: bytes) -> None:
                 body.feed(piece)

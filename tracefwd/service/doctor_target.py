@@ -10,8 +10,6 @@ import asyncio
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
 from tracefwd.errors import StartError
@@ -22,7 +20,7 @@ from tracefwd.exporter.endpoint import endpoints
 from tracefwd.exporter.http_client import HttpClient, Response
 from tracefwd.exporter.route import Sender
 from tracefwd.model import Outcome, Payload, Signal
-from tracefwd.service import doctor_account, doctor_test_lines
+from tracefwd.service import doctor_account, doctor_clock, doctor_test_lines
 from tracefwd.service.doctor_advice import advice, oddities, port_advice
 from tracefwd.service.doctor_findings import Finding, Rows
 from tracefwd.service.doctor_network import Place, look_at
@@ -30,8 +28,6 @@ from tracefwd.service.masking import redact
 from tracefwd.service.units import format_duration
 from tracefwd.settings import ExporterSettings, Settings, TargetSettings
 
-# Dates have whole seconds, and a request takes its time.
-CLOCK_SKEW_S_MAX = 5.0
 _PORTS = {"http": 80, "https": 443}
 _GRPC_PORT = 4317
 # What a target says of a request without a line, after it has taken the token.
@@ -48,20 +44,10 @@ class WatchedClient(HttpClient):
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Response:
         began = time.time()
         answer = await super().post(url, body, headers)
-        self._note(answer.date, (began + time.time()) / 2)
+        skew = doctor_clock.skew_s(answer.date, (began + time.time()) / 2)
+        if skew is not None:
+            self.skews.append(skew)
         return answer
-
-    def _note(self, date: str | None, now_s: float) -> None:
-        if date is None:
-            return
-        try:
-            there = parsedate_to_datetime(date)
-        except ValueError:
-            return
-        # "-0000" is UTC, too.
-        there = there if there.tzinfo is not None else there.replace(tzinfo=UTC)
-        # It was cut to whole seconds.
-        self.skews.append(there.timestamp() + 0.5 - now_s)
 
 
 class TargetCheck:
@@ -277,20 +263,10 @@ class TargetCheck:
         return rows.cross(check, detail, advice(self._target, signal, outcome))
 
     def _clock(self) -> Finding:
-        rows, skews = self.rows, self._client.skews
-        if not skews:
-            return rows.skipped(
-                "clock", "no answer had a Date (Wavefront proxies and gRPC send none)"
-            )
-        skew = min(skews, key=abs)
-        detail = f"ours is {abs(skew):.0f} s {'behind' if skew > 0 else 'ahead of'} the target's"
-        if abs(skew) <= CLOCK_SKEW_S_MAX:
-            return rows.ok("clock", f"within {CLOCK_SKEW_S_MAX:g} s of the target's")
-        todo = (
-            "start time synchronization on whichever is wrong (chrony, systemd-timesyncd; of a pod: its "
-            "node): RED is stamped with our clock, and lines far from the target's are refused"
-        )
-        return rows.cross("clock", detail, todo)
+        if not self._client.skews:
+            why = "no answer had a Date (Wavefront proxies and gRPC send none)"
+            return self.rows.skipped("clock", why)
+        return doctor_clock.judged(self.rows, self._client.skews)
 
 
 def checks(settings: Settings, *, timeout_s: float, sends: bool) -> Iterator[TargetCheck]:
@@ -298,4 +274,4 @@ def checks(settings: Settings, *, timeout_s: float, sends: bool) -> Iterator[Tar
         yield TargetCheck(target, settings, timeout_s=timeout_s, sends=sends)
 
 
-__all__ = ["CLOCK_SKEW_S_MAX", "TargetCheck", "checks"]
+__all__ = ["TargetCheck", "checks"]

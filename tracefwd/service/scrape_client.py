@@ -87,6 +87,8 @@ class ScrapeClient:
         self._session: aiohttp.ClientSession | None = None
         self._env_proxies: dict[str, str] = {}
         self.wire_bytes = 0
+        self.date: str | None = None
+        """What the clock of the latest answer's server said."""
 
     async def open(self) -> None:
         connector = aiohttp.TCPConnector(limit=2)
@@ -139,6 +141,7 @@ class ScrapeClient:
                 ssl=context or True,
                 server_hostname=self._http.tls_config.server_name or None,
             ) as answer:
+                self.date = answer.headers.get("Date")
                 if answer.status not in _REDIRECTS:
                     await _check(answer)
                     try:
