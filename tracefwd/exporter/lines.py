@@ -75,14 +75,16 @@ class _Head(Struct, gc=False):
 
 
 class _Form(Struct, gc=False):
-    """Everything of a line but its ids and times; in every second place of ``pieces`` goes a value.
+    """Everything of a line but its ids and times.
 
-    ``shape`` is what this was made of.
+    In every second place of ``pieces`` goes a value, in the first what stands before, ended by ``fixed``.  ``shape`` is
+    what this was made of.
     """
 
     shape: LineShape
     start: str
     head: str
+    fixed: str
     pieces: list[str]
 
 
@@ -160,11 +162,14 @@ class LineWriter:
                 )
                 # One list for all spans of a shape: filling its gaps costs two fifths of a template.
                 pieces = form.pieces
-                pieces[1::2] = span.values
-                push(
+                pieces[0] = (
                     f'{name}{form.start}{_PAD}{span_id[:4]}-{span_id[4:]}" traceId="{trace}'
-                    f'{form.head}{parent}{"".join(pieces)}" {span.start_ms} {span.duration_ms}\n'
+                    f"{form.head}{parent}{form.fixed}"
                 )
+                pieces[1::2] = span.values
+                # All lines are joined once: each join copies the whole line.
+                out += pieces
+                push(f'" {span.start_ms} {span.duration_ms}\n')
                 continue
             entry = heads.get(id(span.head)) or self._learn_head(span)
             if (
@@ -245,12 +250,12 @@ class LineWriter:
     def _learn_shape(self, span: WavefrontSpan, shape: LineShape) -> _Form:
         if len(self._shapes) >= MEMO_ENTRIES_MAX:
             self._shapes.clear()
-        pieces = [""] * (2 * len(shape.keys) + 1)
-        keys = [f'" "{naming.clean_key(key)}"="' if key else "" for key in shape.keys]
-        pieces[:-1:2] = keys
-        pieces[0] = self._render_pairs(shape.fixed) + pieces[0]
-        head = self._render_pairs(span.head)
-        form = self._shapes[id(shape)] = _Form(shape, _start(span.source), head, pieces)
+        pieces = [""] * max(2 * len(shape.keys), 1)
+        pieces[: 2 * len(shape.keys) : 2] = [
+            f'" "{naming.clean_key(key)}"="' if key else "" for key in shape.keys
+        ]
+        head, fixed = self._render_pairs(span.head), self._render_pairs(shape.fixed) + pieces[0]
+        form = self._shapes[id(shape)] = _Form(shape, _start(span.source), head, fixed, pieces)
         return form
 
     def _render_pairs(self, pairs: Iterable[tuple[str, str]]) -> str:

@@ -191,16 +191,22 @@ class StrictReader:
         if b"\\" in text or not text.isascii():
             return False
         ids: list[str] = []
-        known_ipv4 = self._ipv4
+        trace_id = ipv4 = None
         for span in spans:
-            trace_id = span.trace_id
-            span_id = span.span_id
-            parent_id = span.parent_id
-            if parent_id == span_id or (len(trace_id) != 32 and len(trace_id) != 16):
+            # A post is one Envoy's, and often of few traces: comparing with the last span's costs less than a look.
+            if span.trace_id != trace_id:
+                trace_id = span.trace_id
+                if len(trace_id) != 32 and len(trace_id) != 16:
+                    return False
+                ids.append(trace_id)
+            span_id, parent_id = span.span_id, span.parent_id
+            if parent_id == span_id:
                 return False
-            ids += (trace_id, span_id, parent_id or span_id)
-            if span.local.ipv4 not in known_ipv4 and not self._learn_addresses(span.local):
-                return False
+            ids += (span_id, parent_id or span_id)
+            if span.local.ipv4 != ipv4:
+                ipv4 = span.local.ipv4
+                if ipv4 not in self._ipv4 and not self._learn_addresses(span.local):
+                    return False
         digits = "".join(ids)
         try:
             # There and back, because fromhex alone would take upper case and blanks.
