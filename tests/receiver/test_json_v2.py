@@ -124,19 +124,17 @@ def test_a_span_is_plain_unless_something_in_it_needs_a_look() -> None:
     assert seen > 100
 
 
-def test_one_odd_span_leaves_the_others_of_its_body_plain() -> None:
-    plain = json.loads((ENVOY / "json-batch-5.json").read_bytes())
-    odd = plain[2] | {"tags": plain[2]["tags"] | {"http.url": "x" * 300}}
-    body = json.dumps([*plain[:2], odd, *plain[3:]], separators=(",", ":")).encode()
+@pytest.mark.parametrize("places", [{0}, {2}, {4}, {1, 3}, {0, 1, 2, 3}], ids=str)
+@pytest.mark.parametrize("odd", ["x" * 300, 'a "b"', "\u00fc", "a ", ""], ids=ascii)
+def test_odd_spans_leave_the_others_of_their_body_plain(odd: str, places: set[int]) -> None:
+    said = json.loads((ENVOY / "json-batch-5.json").read_bytes())
+    for place in places:
+        said[place]["tags"]["http.url"] = odd
+    body = json.dumps(said, separators=(",", ":"), ensure_ascii=False).encode()
     decoded = decode(body, "")
-    assert [isinstance(span, PlainSpan) for span in decoded.spans] == [
-        True,
-        True,
-        False,
-        True,
-        True,
-    ]
-    assert bare(decoded) == [expected(span) for span in (*plain[:2], odd, *plain[3:])]
+    found = {place for place, span in enumerate(decoded.spans) if not isinstance(span, PlainSpan)}
+    assert found == places
+    assert bare(decoded) == [expected(span) for span in said]
 
 
 texts = (

@@ -155,11 +155,9 @@ class LineWriter:
             if span.shape is not None:
                 form = shapes.get(id(span.shape)) or self._learn_shape(span, span.shape)
                 name = names.get(name) or self._learn_name(name)
-                parent = (
-                    ""
-                    if parent_id is None
-                    else f'" "parent"="{_PAD}{parent_id[:4]}-{parent_id[4:]}'
-                )
+                parent = ""
+                if parent_id is not None:
+                    parent = f'" "parent"="{_PAD}{parent_id[:4]}-{parent_id[4:]}'
                 # One list for all spans of a shape: filling its gaps costs two fifths of a template.
                 pieces = form.pieces
                 pieces[0] = (
