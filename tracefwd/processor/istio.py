@@ -87,8 +87,6 @@ class IstioMapper:
             mapped = None
             if plain is not None and isinstance(span, PlainSpan):
                 mapped = plain.map(span, now_us, repairs)
-                if mapped is not None:
-                    mapped.start_us = span.timestamp_us
             spans.append(mapped or self._map_complete(span, now_us, repairs))
         return Mapped(spans, repairs=repairs or None)
 

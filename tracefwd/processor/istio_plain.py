@@ -145,6 +145,7 @@ class PlainPath:
             *_PLAIN_REST,
             shape.line,
             varying,
+            timestamp_us,
         )
 
     def _is_success(self, kind: str | None, layout: Layout, values: tuple[str, ...]) -> bool:
