@@ -252,3 +252,12 @@ def test_the_strict_and_the_lenient_reader_agree(
     assert not strictly.rejects
     said_ones = sum(len(span.annotations or ()) for span in strictly.spans)
     assert said_ones >= sum(item["value"] == "foo" for item in said)
+
+
+def test_a_sender_may_change_between_the_versions() -> None:
+    v1 = [{"traceId": TRACE, "id": ID, "annotations": [note(10, "cs", FRONT)]}]
+    v2 = [{"traceId": TRACE, "id": ID, "kind": "CLIENT", "tags": {"a": "b"}}]
+    changing = make_decode()
+    for said in (v1, v2, v1, [], v2, v1, [*v1, *v2], v1, {"a": 1}, v1):
+        body = json.dumps(said, separators=(",", ":")).encode()
+        assert changing(body, "") == make_decode()(body, "")

@@ -11,6 +11,7 @@ from tracefwd.doorways import Decode
 from tracefwd.limits import REJECT_SAMPLE_BYTES_MAX, TAGS_PER_SPAN_MAX
 from tracefwd.model import Decoded, Encoding, Reject
 from tracefwd.receiver import proto3, salvage
+from tracefwd.receiver.json_v1_plain import StrictV1Reader
 from tracefwd.receiver.json_v2 import StrictReader
 
 TAKEN = "Zipkin JSON v2 or v1 (a list of spans) and Zipkin proto3 (a ListOfSpans) are taken"
@@ -32,6 +33,7 @@ def make_decode(proto_ids: str = "auto") -> Decode:
     """``proto_ids``: ``receiver.proto_ids``, the byte order of span and parent ids in proto3 bodies."""
     strict = StrictReader()
     read_strict = strict.read
+    strict_v1 = StrictV1Reader()
     memo = proto3.Memo()
 
     def decode(body: bytes, content_type: str) -> Decoded:
@@ -42,12 +44,13 @@ def make_decode(proto_ids: str = "auto") -> Decode:
 
     def read(body: bytes, content_type: str) -> Decoded:
         if body[:1] == b"[":
-            decoded = read_strict(body)
-            return salvage.read_body(body, 0, strict) if decoded is None else decoded
+            # A sender stays with its format; who sends v2 pays nothing for the question.
+            decoded = (strict_v1.expects and strict_v1.read(body)) or read_strict(body)
+            return decoded or salvage.read_body(body, 0, strict, strict_v1)
         at = json_at(body)
         if at is not None:
             decoded = read_strict(body[at:]) if body[at] == ord("[") else None
-            return salvage.read_body(body, at, strict) if decoded is None else decoded
+            return decoded or salvage.read_body(body, at, strict, strict_v1)
         if body[:1] == b"\n" or (body and "protobuf" in content_type.lower()):
             return proto3.decode(body, proto_ids, memo)
         return _refused(body, content_type.lower())

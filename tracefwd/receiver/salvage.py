@@ -24,6 +24,7 @@ from tracefwd.limits import (
 from tracefwd.model import Decoded, Encoding, Reject, Span
 from tracefwd.receiver import fields, json_v1, json_v2
 from tracefwd.receiver.fields import BadIdError, BrokenError, Mends, Number
+from tracefwd.receiver.json_v1_plain import StrictV1Reader
 from tracefwd.receiver.json_v2 import StrictReader
 
 _BLANKS = re.compile(rb"[ \t\r\n]*+")
@@ -169,11 +170,11 @@ class _Gathering:
         return Decoded(encoding, self.spans, self.rejects, repairs=self.repairs or None)
 
 
-def read_body(body: bytes, at: int, strict: StrictReader) -> Decoded:
-    """A body that the strict reader did not take; ``at`` is where its ``[`` or ``{`` stands."""
+def read_body(body: bytes, at: int, strict: StrictReader, strict_v1: StrictV1Reader) -> Decoded:
+    """A body that the strict reader of v2 did not take; ``at`` is where its ``[`` or ``{`` stands."""
     decoded = None
     if json_v1.HINT in body:
-        decoded = json_v1.read_strict(body[at:])
+        decoded = strict_v1.read(body[at:])
     if decoded is None and len(body) <= LENIENT_SPAN_BYTES_MAX:
         decoded = _read_whole(body, at)
     return _read_elements(body, at, strict) if decoded is None else decoded
