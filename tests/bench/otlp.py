@@ -4,9 +4,9 @@ Run: ``python tests/bench/otlp.py [--seconds N] [--rounds N] [--json FILE]``
 
 * HTTP: spans delivered per CPU-second of the whole process tree at the limit, the same spans as protobuf to
   ``/v1/traces`` and as JSON to ``/api/v2/spans``.  Wanted: 60 %.
-* gRPC: calls per CPU-second of the server's process tree, five spans a call as Envoys send them; the empty handler gets
-  the same bodies over as many connections, right before or after.  Wanted: 70 %.  What the figure of tracefwd holds
-  beside the transport is everything up to the delivered line.
+* gRPC: calls per CPU-second of the server's process tree, five spans a call as Envoys send them; the empty handler has
+  the same options, and gets the same bodies over as many connections, right before or after.  Wanted: 70 %.  What the
+  figure of tracefwd holds beside the transport is everything up to the delivered line.
 """
 
 import argparse
@@ -35,10 +35,12 @@ HTTP_SHARE_MIN, GRPC_SHARE_MIN = 0.60, 0.70
 
 _EMPTY = """
 import sys, asyncio, uvloop, grpc.aio
+from tracefwd.receiver.otlp_grpc import server_options
+from tracefwd.settings import ReceiverSettings
 async def main():
     async def export(request, context):
         return b""
-    server = grpc.aio.server(options=[("grpc.so_reuseport", 1)])
+    server = grpc.aio.server(options=server_options(ReceiverSettings()))
     method = grpc.unary_unary_rpc_method_handler(export)
     service = "opentelemetry.proto.collector.trace.v1.TraceService"
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"Export": method}),))

@@ -6,7 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from tests.receiver.test_credentials import Authority
 from tests.receiver.test_http import both_loops
+from tracefwd.doorways import IngestAll, Post
 from tracefwd.limits import SPANS_PER_BODY_MAX
 from tracefwd.model import Answer, HeldAnswer
 from tracefwd.receiver import otlp_grpc
@@ -65,7 +66,9 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(take: Take = lambda *_: Answer(202), **options: Any) -> AsyncIterator[Server]:
+async def serving(
+    take: Take = lambda *_: Answer(202), take_all: IngestAll | None = None, **options: Any
+) -> AsyncIterator[Server]:
     settings = ReceiverSettings(**options)
 
     def ingest(body: bytes, content_type: str) -> Answer | HeldAnswer:
@@ -73,7 +76,7 @@ async def serving(take: Take = lambda *_: Answer(202), **options: Any) -> AsyncI
         return take(body, content_type)
 
     with bound() as sock:
-        receiver = GrpcReceiver(settings, ingest, Guard(settings))
+        receiver = GrpcReceiver(settings, ingest, Guard(settings), take_all)
         server = Server(receiver, f"127.0.0.1:{sock.getsockname()[1]}")
         await receiver.start(sock)
         try:
@@ -200,10 +203,47 @@ async def test_calls_are_gathered_by_number_and_bytes_and_each_gets_its_own_answ
         assert failed.code() is grpc.StatusCode.INTERNAL
         others = [each for each in range(number) if each != 7]
         assert [rejected(answer) for answer in answers] == others
-        # None is long enough for a turn of its own; two are too long to wait for more.
-        half = [b"%d" % each + b" " * 40_000 for each in (1, 2)]
-        heavy = await asyncio.gather(*(call(body, timeout=10) for body in half))
-        assert [rejected(answer) for answer in heavy] == [1, 2]
+        # None is long enough for a turn of its own; together they are too long to wait for more.
+        bodies = [b"%d" % each + b" " * 40_000 for each in range(1, 8)]
+        heavy = await asyncio.gather(*(call(body, timeout=10) for body in bodies))
+        assert [rejected(answer) for answer in heavy] == [*range(1, 8)]
+
+
+async def test_calls_that_came_together_are_taken_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And one by one where that shows a bug, so that only the call that has it is refused."""
+    monkeypatch.setattr(otlp_grpc, "_GATHER_S", 600.0)
+    bouts: list[list[bytes]] = []
+
+    def take_all(posts: Sequence[Post]) -> list[Answer | HeldAnswer] | None:
+        bouts.append([body for body, _ in posts])
+        if bouts[-1][0].startswith(b"bug"):
+            return None
+        if bouts[-1][0].startswith(b"late"):
+            raise RuntimeError("while it was put down")
+        return [Answer(202, rejected=len(body), detail="so many") for body, _ in posts]
+
+    def take(body: bytes, _: str) -> Answer:
+        if body == b"bug 7":
+            raise ValueError("oops")
+        return Answer(202)
+
+    async def outcomes(word: str) -> list[Any]:
+        calls = [
+            call(f"{word} {number}".encode(), timeout=10)
+            for number in range(otlp_grpc._GATHERED_MAX)
+        ]
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        return [each.code() if isinstance(each, grpc.aio.AioRpcError) else each for each in answers]
+
+    async with serving(take, take_all) as server, server.client() as call:
+        told = [ExportTraceServiceResponse.FromString(each) for each in await outcomes("good")]
+        assert {each.partial_success.rejected_spans for each in told} == {6, 7}
+        assert server.got == []
+        found = await outcomes("bug")
+        assert found.pop(7) is grpc.StatusCode.INTERNAL
+        assert set(found) == {b""}
+        assert set(await outcomes("late")) == {grpc.StatusCode.INTERNAL}
+    assert [len(bout) for bout in bouts] == [otlp_grpc._GATHERED_MAX] * 3
 
 
 async def test_an_answer_waits_until_the_spans_are_durable() -> None:

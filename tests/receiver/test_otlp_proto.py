@@ -1,6 +1,7 @@
 """The hand-written OTLP reader against OpenTelemetry's own classes, on Envoy's bodies and on made-up ones."""
 
 import base64
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,27 @@ def test_of_a_body_cut_anywhere_the_complete_spans_are_taken(path: Path) -> None
         last = len(decoded.spans)
         assert [reject.reason for reject in decoded.rejects] == ["syntax"], cut
     assert last == len(whole) - 1
+
+
+@pytest.mark.parametrize("path", BODIES, ids=NAMES)
+def test_the_short_way_into_a_body_is_the_long_one(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever byte of a usual body is another one, both ways say the same, rejects included."""
+    good, rng = body_of(path), random.Random(path.stem)
+    bodies = [good]
+    for at in [*range(60), *(rng.randrange(len(good)) for _ in range(200))]:
+        odd = bytearray(good)
+        odd[at % len(good)] = rng.randrange(256)
+        bodies.append(bytes(odd))
+    short, long = otlp_proto.Memo(), otlp_proto.Memo()
+    found = [decode(body, short) for body in bodies]
+    monkeypatch.setattr(otlp_proto._Reader, "_usual", lambda self: False)
+    monkeypatch.setattr(otlp_proto._Reader, "_fitting", lambda self, shared, at, end: at)
+    for body, decoded in zip(bodies, found, strict=True):
+        wanted = decode(body, long)
+        assert (decoded.spans, decoded.rejects) == (wanted.spans, wanted.rejects)
+        assert decoded.repairs == wanted.repairs
 
 
 @pytest.mark.parametrize("path", BODIES, ids=NAMES)

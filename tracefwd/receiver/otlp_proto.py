@@ -25,11 +25,10 @@ from tracefwd.receiver.fields import (
     Mends,
     is_plain,
 )
-from tracefwd.receiver.otlp import Draft, Shared
+from tracefwd.receiver.otlp import Shared
+from tracefwd.receiver.otlp_draft import DraftReader
 from tracefwd.receiver.otlp_layout import Place
 from tracefwd.receiver.otlp_memo import ATTRIBUTES, Memo
-from tracefwd.receiver.otlp_values import ValueReader
-from tracefwd.receiver.wire import FRAMED, VARINT
 
 # Tags: number << 3 | wire type.
 _RESOURCE_SPANS = 0x0A
@@ -37,11 +36,7 @@ _RESOURCE, _SCOPE_SPANS = 0x0A, 0x12
 _RESOURCE_ATTRIBUTES = 0x0A
 _SCOPE, _SPANS = 0x0A, 0x12
 _SCOPE_NAME, _SCOPE_VERSION = 0x0A, 0x12
-_TRACE_ID, _SPAN_ID, _TRACE_STATE, _PARENT_ID, _NAME = 0x0A, 0x12, 0x1A, 0x22, 0x2A
-_KIND, _START, _END = 0x30, 0x39, 0x41
-_DROPPED_ATTRIBUTES, _EVENTS, _DROPPED_EVENTS = 0x50, 0x5A, 0x60
-_DROPPED_LINKS, _STATUS = 0x70, 0x7A
-_STATUS_MESSAGE, _STATUS_CODE = 0x12, 0x18
+_PARENT_ID = 0x22
 # What Envoy writes in front of a span's attributes: ids, name, a kind that Zipkin has, times.  A name is found by what
 # follows it; whoever uses this compares its length.
 _HEAD = re.compile(
@@ -76,14 +71,13 @@ def decode(body: bytes, memo: Memo, *, as_the_proxy: bool = False) -> Decoded:
     return Decoded(Encoding.OTLP_PROTO, spans, rejects, repairs=repairs or None)
 
 
-class _Reader(ValueReader):
+class _Reader(DraftReader):
     """One body being read."""
 
     __slots__ = (
         "_as_the_proxy",
         "_cut_at",
         "_memo",
-        "blanks",
         "rejects",
         "repairs",
         "spans",
@@ -95,7 +89,6 @@ class _Reader(ValueReader):
         self._as_the_proxy = as_the_proxy
         # Where what is left of a cut resource or scope ends: that has been told.
         self._cut_at = -1
-        self.blanks = 0
         self.spans: list[Span] = []
         self.rejects: list[Reject] = []
         self.repairs: dict[str, int] = {}
@@ -104,11 +97,36 @@ class _Reader(ValueReader):
 
     def read(self) -> None:
         try:
+            if self._usual():
+                return
             for begin, end in self._containers(_RESOURCE_SPANS, 0, len(self.body)):
                 self._resource_spans(begin, end)
         except _Enough:
             detail = f"over {REJECTS_PER_BODY_MAX} parts of the body are no spans"
             self.rejects.append(Reject("syntax", "body", detail))
+
+    def _usual(self) -> bool:
+        """Read a body of one resource with one scope, each in front of its own; whether it is such a body."""
+        body, end = self.body, len(self.body)
+        try:
+            if body[0] != _RESOURCE_SPANS:
+                return False
+            at, stop = self.frame(1, end)
+            if stop != end or body[at] != _RESOURCE:
+                return False
+            resource = self.frame(at + 1, end)
+            at = resource[1]
+            if body[at] != _SCOPE_SPANS:
+                return False
+            at, stop = self.frame(at + 1, end)
+            if stop != end or body[at] != _SCOPE:
+                return False
+            scope = self.frame(at + 1, end)
+        except (BrokenError, IndexError):
+            # The other way tells what is broken.
+            return False
+        self._spans(self._shared_or_bare(resource, scope), scope[1], end)
+        return True
 
     def _containers(self, wanted: int, at: int, end: int) -> list[tuple[int, int]]:
         """Frames of that tag between ``at`` and ``end``; the last one may have been cut off, which is a reject."""
@@ -153,17 +171,27 @@ class _Reader(ValueReader):
         return end, end
 
     def _scope_spans(self, resource: tuple[int, int], begin: int, end: int) -> None:
-        body = self.body
         scope = self._only(_SCOPE, begin, end)
+        self._spans(self._shared_or_bare(resource, scope), begin, end)
+
+    def _shared_or_bare(self, resource: tuple[int, int], scope: tuple[int, int]) -> Shared:
         try:
-            shared = self._shared(resource, scope)
+            return self._shared(resource, scope)
         except (BrokenError, IndexError) as error:
             self._reject_syntax(error, *resource)
             self.mends = Mends()
-            shared = otlp.share({}, "", "", blanks=0, mends=self.mends)
-        at = begin
+            return otlp.share({}, "", "", blanks=0, mends=self.mends)
+
+    def _spans(self, shared: Shared, at: int, end: int) -> None:
+        """The spans between ``at`` and ``end``, whatever else stands there."""
+        body = self.body
+        fits = shared.plain and not (shared.field_type or shared.utf8)
         try:
             while at < end:
+                if fits:
+                    at = self._fitting(shared, at, end)
+                    if at >= end:
+                        break
                 start = at
                 if body[at] == _SPANS:
                     span_begin, at = self.frame(at + 1, end)
@@ -228,7 +256,7 @@ class _Reader(ValueReader):
         try:
             span: Span | None = self._laid_out(begin, end, shared) if shared.plain else None
             if span is None:
-                draft = self._draft(begin, end, shared)
+                draft = self.draft(begin, end, shared)
                 span = otlp.finish(draft, shared, mends, as_the_proxy=self._as_the_proxy)
             self.spans.append(span)
             taken = True
@@ -272,6 +300,40 @@ class _Reader(ValueReader):
                 found.learn(body, bounds, span, places[1], self.blanks - blanks)
         return span
 
+    def _fitting(self, shared: Shared, at: int, end: int) -> int:
+        """Take spans as long as they lie as others did, which nearly all do; behind the last of them.
+
+        ``_take`` in one piece, because this runs for every span there is.
+        """
+        body, memo = self.body, self._memo
+        layouts, texts, record = memo.layouts, memo.texts, memo.records.record
+        number, spans, blanks = shared.number, self.spans, shared.blanks
+        while at + _LAID_OUT_BYTES_MIN < end and body[at] == _SPANS:
+            low, high = body[at + 1], body[at + 2]
+            # A length of two bytes, which is any from 128 to 16,383.
+            if low < 0x80 or high >= 0x80:
+                break
+            begin, size = at + 3, low & 0x7F | high << 7
+            stop = begin + size
+            if stop > end or size < _LAID_OUT_BYTES_MIN:
+                break
+            name_at = begin + (40 if body[begin + 28] == _PARENT_ID else 30)
+            found = layouts.get((number, size, body[name_at : name_at + body[name_at - 1]]))
+            if found is None:
+                break
+            span = None
+            for layout in found.layouts:
+                if layout.record is record:
+                    span = layout.read(body, begin, texts)
+                    if span is not None:
+                        self.blanks += layout.blanks + blanks
+                        spans.append(span)
+                        break
+            if span is None:
+                break
+            at = stop
+        return at
+
     def _places(self, begin: int, end: int) -> tuple[int, list[Place]] | None:
         """Where a plain span's attributes begin and where their values are; None if a layout could not say."""
         body = self.body
@@ -293,7 +355,7 @@ class _Reader(ValueReader):
         return head.end(), places
 
     def _plain(self, at: int, end: int, shared: Shared) -> PlainSpan | None:
-        """The span, if it is what Envoy writes of an ordinary one; None leaves it to ``_draft``.
+        """The span, if it is what Envoy writes of an ordinary one; None leaves it to ``draft``.
 
         May raise IndexError for a field that ends behind the body, BrokenError for one behind ``end``.
         """
@@ -372,77 +434,6 @@ class _Reader(ValueReader):
             if end - begin < _BYTES_KNOWN:
                 self._memo.remember(self.body[begin:end], key, value)
         return key, value
-
-    def _draft(self, at: int, end: int, shared: Shared) -> Draft:
-        """Any span.  One whose fields end behind ``end`` is noticed at the end: ``at`` is not equal to it then."""
-        draft = Draft(shared.tags.copy())
-        while at < end:
-            if self.body[at] == ATTRIBUTES:
-                begin, at = self.frame(at + 1, end)
-                self._own_attribute(draft, begin, at)
-            else:
-                at = self._other_field(draft, at, end)
-        if at != end:
-            raise BrokenError(end, "a field is longer than the span")
-        return draft
-
-    def _own_attribute(self, draft: Draft, begin: int, end: int) -> None:
-        key, value = self.attribute(begin, end)
-        if not value:
-            self.blanks += 1
-            return
-        draft.special |= key in otlp.SPECIAL_KEYS
-        draft.tags[key] = value
-
-    def _other_field(self, draft: Draft, at: int, end: int) -> int:
-        tag, at = self.varint(at, end)
-        if tag & 7 == VARINT:
-            value, at = self.varint(at, end)
-            self._set_number(draft, tag, value)
-            return at
-        if tag in (_START, _END):
-            value, at = self.fixed64(at, end)
-            self._set_number(draft, tag, value)
-            return at
-        if tag & 7 != FRAMED:
-            return self.skip(tag, at, end)
-        begin, at = self.frame(at, end)
-        if tag == _EVENTS:
-            self.spend()
-            if draft.events is None:
-                draft.events = []
-            draft.events.append(self.event(begin, at))
-        elif tag == _STATUS:
-            for member, first, stop in self.members(begin, at):
-                if member == _STATUS_CODE:
-                    draft.status = first
-                elif member == _STATUS_MESSAGE:
-                    draft.status_message = self.text(first, stop)
-        elif tag == _TRACE_STATE:
-            draft.trace_state = self.text(begin, at)
-        elif tag == _NAME:
-            draft.name = self.text(begin, at)
-        elif tag == _TRACE_ID:
-            draft.trace_id = self.body[begin:at].hex()
-        elif tag == _SPAN_ID:
-            draft.span_id = self.body[begin:at].hex()
-        elif tag == _PARENT_ID:
-            draft.parent_id = self.body[begin:at].hex()
-        return at
-
-    def _set_number(self, draft: Draft, tag: int, value: int) -> None:
-        if tag == _START:
-            draft.start_ns = value
-        elif tag == _END:
-            draft.end_ns = value
-        elif tag == _KIND:
-            draft.kind = value
-        elif tag == _DROPPED_ATTRIBUTES:
-            draft.dropped_attributes = value
-        elif tag == _DROPPED_EVENTS:
-            draft.dropped_events = value
-        elif tag == _DROPPED_LINKS:
-            draft.dropped_links = value
 
 
 __all__ = ["Memo", "decode"]

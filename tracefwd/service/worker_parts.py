@@ -248,7 +248,7 @@ def compose(settings: Settings, slot: int = 0, machine: "Machine | None" = None)
     if settings.receiver.otlp.grpc.listen:
         from tracefwd.receiver.otlp_grpc import GrpcReceiver
 
-        otlp_grpc = GrpcReceiver(settings.receiver, otlp, guard)
+        otlp_grpc = GrpcReceiver(settings.receiver, otlp, guard, otlp_all)
     ports = [part for part in (receiver, line_port, otlp_http, otlp_grpc) if part is not None]
     memory = make_memory_watch(settings, pipeline, bare, ports, guard, machine)
 
