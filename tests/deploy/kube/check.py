@@ -116,7 +116,11 @@ def check_chart(cluster: Cluster) -> None:
 def check_accounts(cluster: Cluster) -> None:
     token = render.kustomized(render.OVERLAYS / "metrics-token")
     cluster.apply(token)
+    # Beside it the chart's, whose cluster-wide names must not be the same.
+    chart = render.chart(render.METRICS["metrics-token"], release="blue")
+    cluster.apply(chart, "--namespace=observability")
     metrics, prometheus = "istio-system:tracefwd-metrics", "istio-system:prometheus"
+    blue = "observability:blue-tracefwd-metrics"
     allowed = {
         (metrics, "get", "/federate"): True,
         (metrics, "get", "/metrics"): False,
@@ -127,6 +131,9 @@ def check_accounts(cluster: Cluster) -> None:
         (prometheus, "get", "secrets"): False,
         (prometheus, "delete", "pods"): False,
         ("observability:tracefwd", "list", "pods"): False,
+        (blue, "get", "/federate"): True,
+        (blue, "list", "pods"): False,
+        ("observability:prometheus", "list", "pods"): True,
     }
     for (account, *words), expected in allowed.items():
         assert cluster.may(account, *words) is expected, (account, words)
