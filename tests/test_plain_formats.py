@@ -296,3 +296,30 @@ def test_tags_of_another_endpoint_than_the_last_are_not_plain() -> None:
     decoded = v1_decoder(plain=True)(body)
     assert bare(decoded) == bare(v1_decoder(plain=False)(body))
     assert len(decoded.spans) == 2
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        b'"binaryAnnotations": []',
+        b'"binaryAnnotations" :[]',
+        b'"binary\\u0041nnotations":[]',
+        b'"binaryAnnotations":[]',
+        b'"fooAnnotations":[]',
+        b'"binaryAnnotations":null',
+    ],
+)
+def test_only_a_spans_own_tags_are_its_tags(own: bytes) -> None:
+    front, tags = v1_body([SPAN]).removesuffix(b"}]").split(_TAGS)
+    for body in (
+        front + own + b',"x":{' + _TAGS + tags + b"}}]",
+        front + b'"x":{' + _TAGS + tags + b"}," + own + b"}]",
+        front + own + b',"fooAnnotations":[' + tags + b"}]",
+        front + own + b',"x":"' + _TAGS.replace(b'"', b'\\"') + b']"}]',
+    ):
+        short, long_ = v1_decoder(plain=True), v1_decoder(plain=False)
+        short(v1_body([SPAN]))
+        found, wanted = short(body), long_(body)
+        assert bare(found) == bare(wanted)
+        assert len(found.spans) == 1
+        assert not isinstance(found.spans[0], PlainSpan)

@@ -26,9 +26,11 @@ _ZEROS_16 = "0" * 16
 # Of two annotations: what kind of span they make, whose own times both are then.
 _KINDS = {("cs", "cr"): "CLIENT", ("sr", "ss"): "SERVER"}
 _PLAIN = PLAIN.encode()
-_TAG = re.compile(rb'"key": ?"(' + _PLAIN + rb')", ?"value": ?"(' + _PLAIN + rb')", ?"endpoint": ?')
-_TAGGED = b'"binaryAnnotations":['
-_ENDPOINT = re.compile(rb"([ -~]{0,400}?)\} ?\} ?(?:, ?|\])")
+_TAG = re.compile(rb'"key":"(' + _PLAIN + rb')","value":"(' + _PLAIN + rb')","endpoint":')
+_NAME, _LIST_BEGINS = b'"binaryAnnotations"', b":["
+# Behind what the last tag's endpoint holds, and behind that of another.
+_LIST_END, _NEXT_TAG = b"}}]", b"}},"
+_ENDPOINT_BYTES_MAX = 400
 
 
 class _Endpoint(Endpoint, gc=False, rename={"service_name": "serviceName"}):
@@ -86,7 +88,7 @@ class StrictV1Reader:
 
     def __init__(self) -> None:
         self._tags = TagMemo(_read_tag)
-        self._endpoints: dict[bytes, Endpoint] = {}
+        self._endpoints: dict[bytes, tuple[Endpoint, bytes]] = {}
         self._names: set[str] = set()
         self.expects = False
 
@@ -148,25 +150,23 @@ class StrictV1Reader:
         endpoints = pieces[2::2]
         if len(notes) != 2 or not endpoints or pieces[0] != b"[" or source.tagged:
             return None
+        closing = endpoints[-1]
+        local, following = self._endpoints.get(closing) or self._learn_endpoint(closing)
         first, last = notes
         kind = _KINDS.get((first.value, last.value))
-        local = self._endpoint(endpoints[-1])
         name, trace_id = source.name, source.trace_id
         if (
             kind is None
             or local is None
             or first.endpoint != local
             or last.endpoint != local
+            # Counting costs a tenth of looking each of them up.
+            or endpoints.count(following) != len(endpoints) - 1
             or (name not in self._names and not self._learn_name(name))
             or (len(trace_id) != 32 and len(trace_id) != 16)
             or source.parent_id == source.span_id
         ):
             return None
-        if len(endpoints) > 1:
-            # Looking once and counting costs a tenth of looking at each.
-            other = endpoints[0]
-            if endpoints.count(other) != len(endpoints) - 1 or self._endpoint(other) != local:
-                return None
         tags = self._tags.record_of(pieces[1::2])
         if tags is None:
             return None
@@ -182,24 +182,24 @@ class StrictV1Reader:
             tags=tags,
         )
 
-    def _endpoint(self, piece: bytes) -> Endpoint | None:
-        return self._endpoints.get(piece) or self._learn_endpoint(piece)
-
-    def _learn_endpoint(self, piece: bytes) -> Endpoint | None:
-        found = _ENDPOINT.fullmatch(piece)
-        if found is None:
-            return None
+    def _learn_endpoint(self, closing: bytes) -> tuple[Endpoint | None, bytes]:
+        """The last tag's endpoint, from within its braces to the list's end, and how it stands behind the others."""
+        inside = closing.removesuffix(_LIST_END)
+        if len(inside) == len(closing):
+            return None, b""
         try:
-            endpoint = _decode_endpoint(b"{%b}" % found[1])
+            endpoint = _decode_endpoint(b"{%b}" % inside)
         except _UNREADABLE:
-            return None
+            return None, b""
         name, ipv4 = endpoint.service_name, endpoint.ipv4
         if (name is not None and not is_plain(name)) or fields.addresses(ipv4, None)[0] != ipv4:
-            return None
-        if len(self._endpoints) >= MEMO_ENTRIES_MAX:
-            self._endpoints.clear()
-        self._endpoints[piece] = endpoint
-        return endpoint
+            return None, b""
+        learned = endpoint, inside + _NEXT_TAG
+        if len(closing) <= _ENDPOINT_BYTES_MAX:
+            if len(self._endpoints) >= MEMO_ENTRIES_MAX:
+                self._endpoints.clear()
+            self._endpoints[closing] = learned
+        return learned
 
     def _learn_name(self, name: str) -> bool:
         if not is_plain(name):
@@ -213,20 +213,24 @@ class StrictV1Reader:
 def _cut(body: bytes) -> tuple[bytes, list[bytes]]:
     """The body with an empty list of tags in each span, and the lists: half of what stepping over them costs msgspec.
 
-    A list ends at its first bracket.  If that stands in a value, or if this is no list of tags, then what is left is no
-    JSON, or has not as many such lists, or lists that are not empty.
+    A list ends at its first bracket; if that stands in a value, what is left is no JSON.  Wherever else a member of
+    this name may stand, and however it may be written, there are more lists than spans, or none.
     """
     rest: list[bytes] = []
     lists: list[bytes] = []
     at = 0
-    while (begin := body.find(_TAGGED, at)) >= 0:
-        begin += len(_TAGGED)
+    while (place := body.find(_NAME, at)) >= 0:
+        begin = place + len(_NAME) + len(_LIST_BEGINS)
+        end = body.find(b"]", begin)
+        if end < 0 or not body.startswith(_LIST_BEGINS, place + len(_NAME)):
+            return body, []
         rest.append(body[at:begin])
-        at = body.find(b"]", begin)
-        if at < 0:
-            break
-        lists.append(body[begin - 1 : at + 1])
-    return b"".join(rest) + body[at:], lists
+        lists.append(body[begin - 1 : end + 1])
+        at = end
+    rest.append(body[at:])
+    whole = b"".join(rest)
+    # Without escapes there is no other way to write the name.
+    return whole, [] if b"\\" in whole else lists
 
 
 def _read_tag(piece: bytes) -> Pair | None:
