@@ -475,9 +475,9 @@ async def test_all_targets_are_asked_at_once() -> None:
         began = time.monotonic()
         targets = [proxy(url, name=f"t{number}", role="tee") for number in range(12)]
         targets[0]["role"] = "primary"
-        findings = await found(loaded(*targets), timeout_s=0.5)
+        findings = await found(loaded(*targets), timeout_s=1.0)
         took = time.monotonic() - began
     parts = {each.part for each in findings if each.mark is Mark.CROSS}
     assert parts == {f"target t{number}" for number in range(12)}
-    # One after the other would take six.
-    assert took < 4
+    # One after the other would take twelve; a busy machine adds some.
+    assert took < 10

@@ -174,6 +174,16 @@ async def test_a_lost_connection_is_said_and_mended(monkeypatch: pytest.MonkeyPa
             assert cells(top, "#services-table")
 
 
+async def test_an_event_behind_the_end_is_no_matter() -> None:
+    async with watched() as service:
+        top = TopApp(Reach(service.admin_url))
+        async with top.run_test(size=(120, 40)):
+            await until(lambda: "flow" in top._documents)
+            flow = top._documents["flow"]
+            await top.query("#verdict").remove()
+            top.take("flow", flow)
+
+
 async def test_a_wrong_token_is_told_in_the_words_of_the_api(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text("the-right-one")

@@ -207,7 +207,8 @@ class TopApp(App[int]):
                         self.take(name, document)
                 except AdminError as error:
                     self.trouble = str(error)
-                    self._paint_head()
+                    if self._is_there():
+                        self._paint_head()
                     if not error.is_passing:
                         return
                 await again()
@@ -216,8 +217,12 @@ class TopApp(App[int]):
         """One event."""
         if name in self._painters:
             self._documents[name] = document
-            if not self._paused:
+            if not self._paused and self._is_there():
                 self._painters[name](document)
+
+    def _is_there(self) -> bool:
+        """Events still come while an app that ends takes its page apart."""
+        return bool(self.query("#verdict"))
 
     # Keys
 
