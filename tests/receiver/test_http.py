@@ -1167,6 +1167,28 @@ def test_a_usual_post_is_taken_though_its_client_is_gone_in_the_same_turn() -> N
     assert taken == [b"first", b"again"]
 
 
+def test_who_posts_long_bodies_alone_is_known_by_the_head_too() -> None:
+    """The first one is worked off in bites; of the second nothing is left to be lost with the connection."""
+    long, taken = b"x" * 40_000, list[bytes]()
+
+    async def post_twice() -> None:
+        def take(body: bytes, kind: str) -> Answer:
+            taken.append(body)
+            return Answer(202)
+
+        intake = Intake(ReceiverSettings(), Handlers(zipkin_handlers([], take)))
+        connection = Connection(intake, retire_at=float("inf"))
+        connection.connection_made(Pipe())
+        connection.data_received(chunked(long))
+        assert not taken
+        await until(lambda: taken == [long])
+        connection.data_received(chunked(long))
+        connection.connection_lost(None)
+
+    asyncio.run(post_twice())
+    assert taken == [long, long]
+
+
 def cut(stream: bytes, places: list[int]) -> list[bytes]:
     edges = [0, *sorted(place % (len(stream) + 1) for place in places), len(stream)]
     return [stream[start:end] for start, end in pairwise(edges) if start < end]

@@ -25,6 +25,7 @@ from tracefwd.settings import ReceiverSettings
 
 # Envoy's heads have about 300 bytes; longer ones are not worth 20,000 copies.
 _KNOWN_HEAD_BYTES_MAX = 1_024
+_NOTHING_BEGUN = -9, b""
 # A head of such fields alone (and others that are not read) means the same each time.
 _ORDINARY_FIELDS = frozenset(
     (b"transfer-encoding", b"content-type", b"content-encoding", b"authorization")
@@ -47,6 +48,7 @@ class RequestReader:
     """
 
     __slots__ = (
+        "_begun",
         "_begun_bytes",
         "_body",
         "_ended",
@@ -104,6 +106,8 @@ class RequestReader:
         self._unfinished_bytes = 0
         # The head of the request that was parsed last, if its like may take the express lane.
         self._known_head = b""
+        # The stage before the request being read, and its first bytes.
+        self._begun = _NOTHING_BEGUN
         self._resuming = False
         self.phase = IDLE
         self.stage = 0
@@ -137,7 +141,9 @@ class RequestReader:
 
     def feed(self, data: bytes) -> None:
         """Read on.  ``Refused`` when the connection must end with the request at hand; then feed no more."""
-        between, stage = self.phase == IDLE, self.stage
+        if self.phase == IDLE:
+            # A body longer than a bite is fed in several, and its sender's heads repeat as anybody's do.
+            self._begun = self.stage, data[:_KNOWN_HEAD_BYTES_MAX]
         try:
             self._parse(data)
         except httptools.HttpParserCallbackError as error:
@@ -153,8 +159,10 @@ class RequestReader:
         if self.phase != IDLE:
             self._watch_progress(len(data))
             self._make_room()
-        elif between and self.stage == stage + 3:
-            self._learn_head(data)
+            return
+        (begun_at, first), self._begun = self._begun, _NOTHING_BEGUN
+        if self.stage == begun_at + 3:
+            self._learn_head(first)
 
     def close(self) -> None:
         """Let go of everything; the parser and we hold each other, which only the garbage collector would end."""
@@ -208,7 +216,7 @@ class RequestReader:
         return http_exact.in_its_words(refused) if self._exact else refused
 
     def _learn_head(self, data: bytes) -> None:
-        """Remember the head of the one request that ``data`` is, if nothing about it is special."""
+        """Remember the head of the one request that begins with ``data``, if nothing about it is special."""
         ordinary = (
             self._fields.get(b"transfer-encoding") == b"chunked"
             and self._fields.keys() <= _ORDINARY_FIELDS
