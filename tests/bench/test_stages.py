@@ -7,8 +7,8 @@ from tests.bench.stages import measure_us
 SHARES = {
     "HTTP": 0.3,
     "decode v2": 1.4,
-    "decode v1": 10.0,
-    "decode proto3": 5.0,
+    "decode v1": 4.5,
+    "decode proto3": 3.8,
     "map istio, plain path": 1.0,
     "map istio, complete path": 4.2,
     "map wavefront-proxy": 2.5,
