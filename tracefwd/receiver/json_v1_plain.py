@@ -103,6 +103,11 @@ class StrictV1Reader:
         """Span by span, plain or not; those that were ``found`` already as they are."""
         if json_v1.HINT not in body:
             return None
+        if found is not None and not any(found):
+            # Spans with an address of the other side never are plain: reading such a sender's bodies takes a third
+            # longer than without the question, and would take three fifths longer one by one.
+            decoded = json_v1.read_strict(body)
+            return None if decoded is None else decoded.spans
         try:
             elements = _decode_elements(body)
         except _UNREADABLE:
