@@ -9,7 +9,7 @@ Whoever makes a record owns it until it is handed on; after that nobody writes t
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 from msgspec import Raw, Struct, field
 
@@ -79,6 +79,8 @@ class Span(
     tags: Mapping[str, str] | None = None
     debug: bool | None = None
     shared: bool | None = None
+    # Asking ``isinstance`` of a msgspec class takes a hundred nanoseconds, a tenth of mapping a span.
+    is_plain: ClassVar[bool] = False
 
 
 class PlainSpan(Span, gc=False, kw_only=True):
@@ -95,6 +97,7 @@ class PlainSpan(Span, gc=False, kw_only=True):
     duration_us: int
     local: Endpoint
     tags: TagRecord
+    is_plain: ClassVar[bool] = True
 
 
 class Encoding(StrEnum):
@@ -205,8 +208,12 @@ class WavefrontSpan(Struct, gc=False):
     duration_us: int
     head: tuple[tuple[str, str], ...]
     tags: Mapping[str, str]
-    tail: tuple[tuple[str, str], ...] = ()
     plain: bool = False
+    shape: LineShape | None = None
+    values: tuple[str, ...] = ()
+    start_us: int = 0
+    # The rest is the same in every span of the plain path: left to the defaults, a record costs a third.
+    tail: tuple[tuple[str, str], ...] = ()
     red: bool = True
     debug: bool = False
     red_tags: tuple[tuple[str, str], ...] = ()
@@ -214,9 +221,6 @@ class WavefrontSpan(Struct, gc=False):
     secondary_id: str | None = None
     oversize: dict[str, str] | None = None
     keys_kept: bool = False
-    shape: LineShape | None = None
-    values: tuple[str, ...] = ()
-    start_us: int = 0
 
 
 class SpanLog(Struct, gc=False):

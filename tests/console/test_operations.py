@@ -25,7 +25,9 @@ def row(operation: str = "get", spans: int = 1, minute: int = MINUTE, **more: ob
 def spans_of(durations_us: list[int], *, error: bool = False) -> list[WavefrontSpan]:
     identity = Identity("app", "shop", "none", "none", "none", "s")
     return [
-        WavefrontSpan(identity, "get", "s", "1", "1", None, "server", "", error, 0, 0, us, (), {})
+        WavefrontSpan(
+            identity, "get", "s", "1", "1", None, "server", "", error, 0, us // 1000, us, (), {}
+        )
         for us in durations_us
     ]
 

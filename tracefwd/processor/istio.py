@@ -23,7 +23,6 @@ from tracefwd.model import (
     Event,
     Mapped,
     Mapper,
-    PlainSpan,
     Span,
     WavefrontSpan,
 )
@@ -85,8 +84,8 @@ class IstioMapper:
         plain = self._plain
         for span in decoded.spans:
             mapped = None
-            if plain is not None and isinstance(span, PlainSpan):
-                mapped = plain.map(span, now_us, repairs)
+            if plain is not None and span.is_plain:
+                mapped = plain.map(span, now_us, repairs)  # type: ignore[arg-type]
             spans.append(mapped or self._map_complete(span, now_us, repairs))
         return Mapped(spans, repairs=repairs or None)
 
@@ -153,15 +152,17 @@ class IstioMapper:
             duration_us,
             head,
             kept,
-            tuple(tail),
             False,
+            None,
+            (),
+            start_us,
+            tuple(tail),
             not self._entry_only or _is_entry(span, tags, error),
             bool(span.debug) or tags.get("debug") == "true",
             self._red_tags(kept),
             logs,
             (kind or "server") if span.shared else None,
             oversize or None,
-            start_us=start_us,
         )
 
     def _operation(self, span: Span, tags: Mapping[str, str], mine: Repairs) -> Operation:

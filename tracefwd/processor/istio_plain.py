@@ -34,8 +34,6 @@ FUTURE_US = FUTURE_START_MS_MAX * 1000
 WATCHED = tagging.RESERVED | tagging.URL_KEYS - {"http.url"} | {"error", "debug"}
 # Head, parent and what the writer adds take at most twelve.
 _PLAIN_TAGS_MAX = SPAN_TAGS_MAX - 12
-# A plain span's tail, plain, red, debug, red_tags, logs, secondary_id, oversize, keys_kept.
-_PLAIN_REST = ((), True, True, False, (), None, None, None, False)
 # A decoder makes a new record when it has learned a key; few are in use at a time.
 _LAYOUTS_MAX = 64
 
@@ -141,8 +139,7 @@ class PlainPath:
             duration_us,
             workload.heads[kind],
             tags,
-            # Keywords would cost as much again as all the rest of the record.
-            *_PLAIN_REST,
+            True,
             shape.line,
             varying,
             timestamp_us,

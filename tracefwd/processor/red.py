@@ -134,7 +134,7 @@ class RedAggregator:
             series = find(key) or self._admit(RedKey(*key))  # type: ignore[call-overload]
             duration_us = span.duration_us
             series.invocations += 1
-            series.millis += duration_us // 1000
+            series.millis += span.duration_ms
             if facts is not None:
                 facts += (series.number << 1 | span.error, duration_us)
             if span.error:
@@ -166,7 +166,7 @@ class RedAggregator:
             key.http_status,
             error,
             0,
-            0,
+            duration_us // 1000,
             duration_us,
             (),
             {},

@@ -234,14 +234,16 @@ class RuledMapper:
             span.duration_us,
             span.head,
             tags,
-            (),
             True,
+            None,
+            (),
+            span.start_us,
+            (),
             span.red,
             tags.get("debug") == "true",
             (),
             span.logs,
             span.secondary_id,
-            start_us=span.start_us,
         )
 
     def _pass_listed(self, span: WavefrontSpan, repairs: Repairs) -> WavefrontSpan | None:
