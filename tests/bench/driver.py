@@ -22,9 +22,9 @@ import httptools
 
 # Answers still missing when the load ends are waited for so long.
 ANSWER_TIMEOUT_S = 20.0
-# A loop looks for answers so often, and sleeps by the clock in between; so an answer may be seen so much later.  One that
-# waits for them is woken by each answer's write, and on a virtual machine waking an idle core costs the writer 6 us, which
-# no network card asks.
+# A loop looks for answers so often, and sleeps by the clock in between; so an answer may be seen so much later.  One
+# that waits for them is woken by each answer's write, and on a virtual machine waking an idle core costs the writer
+# 6 us, which no network card asks.
 _NAP_S = 0.0002
 # Different answers that are known byte by byte; a server that dates its answers needs one per second.
 _ANSWERS_KNOWN_MAX = 256
