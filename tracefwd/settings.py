@@ -185,17 +185,19 @@ class MappingSettings:
         "wavefront-proxy: single differences from the Java proxy, {NAME: false} does as the proxy does; the table above has the names. With mapping.exact all are off.",
     )
     application: list[str] = option(
-        ["{application}", "{istio.namespace}", "{@namespace}", "none"],
+        ["{application}", "{istio.namespace}", "{@namespace}", "{service.namespace}", "none"],
         "istio: the application; the first template whose parts are all there.",
     )
     service: list[str] = option(
         ["{service}", "{istio.canonical_service}", "{@app}", "none"], "istio: the service."
     )
     cluster: list[str] = option(
-        ["{cluster}", "{istio.cluster_id}", "{istio.mesh_id}", "none"], "istio: the cluster."
+        ["{cluster}", "{istio.cluster_id}", "{istio.mesh_id}", "{k8s.cluster.name}", "none"],
+        "istio: the cluster.",
     )
     shard: list[str] = option(
-        ["{shard}", "{istio.canonical_revision}", "none"], "istio: the shard."
+        ["{shard}", "{istio.canonical_revision}", "{service.version}", "none"],
+        "istio: the shard.",
     )
     source: list[str] = option(
         ["{source}", "{@pod}", "{@service_name}", "tracefwd"], "istio: the span's source."

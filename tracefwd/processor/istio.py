@@ -8,7 +8,7 @@ What a workload's spans share is worked out once (``workload.py``).  Memo tables
 emptied at any time.  Pure.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from tracefwd import naming
 from tracefwd.limits import (
@@ -106,8 +106,8 @@ class IstioMapper:
         kept = self._keep_tags(span, tags, workload, head, mine, oversize)
         failed = self._verdicts.failed(
             span.kind,
-            tags.get("http.status_code"),
-            tags.get("grpc.status_code"),
+            _first(tags, tagging.HTTP_STATUS_KEYS),
+            _first(tags, tagging.GRPC_STATUS_KEYS),
             tags.get("response_flags"),
         )
         error = failed or tag_says_error(tags.get("error"))
@@ -145,7 +145,7 @@ class IstioMapper:
             span.span_id,
             span.parent_id,
             kind,
-            kept.get("http.status_code", ""),
+            _first(kept, tagging.HTTP_STATUS_KEYS) or "",
             error,
             start_us // 1000,
             duration_us // 1000,
@@ -312,6 +312,10 @@ def _length_of(entry: Annotation) -> int:
         return len(entry.value)
     # Quotes, a colon and a comma.
     return sum(len(key) + len(said) + 6 for key, said in entry.fields.items())
+
+
+def _first(tags: Mapping[str, str], keys: Sequence[str]) -> str | None:
+    return next((tags[key] for key in keys if key in tags), None)
 
 
 def _settle_times(span: Span, now_us: int, mine: Repairs) -> tuple[int, int]:

@@ -31,7 +31,11 @@ from tracefwd.tag_record import TagRecord
 CORE_ANNOTATIONS = frozenset({"cs", "cr", "ss", "sr"})
 FUTURE_US = FUTURE_START_MS_MAX * 1000
 # Never passed through unseen: the complete path has a rule for them.
-WATCHED = tagging.RESERVED | tagging.URL_KEYS - {"http.url"} | {"error", "debug"}
+WATCHED = (
+    tagging.RESERVED
+    | tagging.URL_KEYS - {"http.url"}
+    | {"error", "debug", *tagging.HTTP_STATUS_KEYS[1:], *tagging.GRPC_STATUS_KEYS[1:]}
+)
 # Head, parent and what the writer adds take at most twelve.
 _PLAIN_TAGS_MAX = SPAN_TAGS_MAX - 12
 # A decoder makes a new record when it has learned a key; few are in use at a time.

@@ -54,6 +54,9 @@ FIRST = (
 URL_KEYS = frozenset(
     {"http.url", "http.target", "http.path", "url", "url.full", "url.query", "uri"}
 )
+# What Envoy says, by Zipkin and OTLP alike, then OpenTelemetry's present conventions.
+HTTP_STATUS_KEYS = ("http.status_code", "http.response.status_code")
+GRPC_STATUS_KEYS = ("grpc.status_code", "rpc.grpc.status_code")
 _QUERY_VALUE = re.compile(r"=[^&#]*")
 _USER_INFO = re.compile(r"//[^/?#@]*@")
 
