@@ -28,10 +28,10 @@ from tracefwd.model import WavefrontSpan
 from tracefwd.settings import Settings
 
 BUILD = Path(__file__).parent / "collector" / "build.sh"
-# Of sidecars that say whose they are in tags, which OTLP carries on; what only a node id says has no place there.
 WHOLE = [
-    ("/api/v2/spans", (ENVOY / f"json-{name}.json").read_bytes(), "application/json")
-    for name in ("batch-5", "batch-100", "500", "grpc-ok-and-errors")
+    ("/api/v2/spans", path.read_bytes(), "application/json")
+    for path in sorted(ENVOY.glob("json-*.json"))
+    if ".headers" not in path.name
 ]
 CUMULATIVE = AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
 

@@ -83,6 +83,22 @@ def test_nothing_to_go_by_is_none() -> None:
     assert span.name == "unknown"
 
 
+def test_opentelemetrys_own_names_stand_in_for_istios() -> None:
+    """What an SDK says, and what tracefwd itself sends by OTLP."""
+    tags = {
+        "service.namespace": "shop",
+        "service.version": "7",
+        "k8s.cluster.name": "east",
+        "http.response.status_code": "503",
+    }
+    span = one(Span("ab" * 8, "cd" * 8, kind="SERVER", local=Endpoint("cart"), tags=tags))
+    assert span.identity[:4] == ("shop", "cart", "east", "7")
+    assert span.http_status == "503"
+    assert span.error
+    refused = Span("ab" * 8, "cd" * 8, kind="SERVER", tags={"rpc.grpc.status_code": "14"})
+    assert one(refused).error
+
+
 def test_egress_spans_of_old_istio_have_their_workloads_service() -> None:
     span = one(
         Span(
