@@ -15,9 +15,10 @@ import pytest
 from tests.conftest import JAVA_PROXY, NOW_US
 from tests.line_fields import fields_of_lines
 from tracefwd.compose import make_pipeline
+from tracefwd.doorways import Answer
 from tracefwd.ledger import Account
 from tracefwd.metrics import Samples
-from tracefwd.model import Answer, Payload, Signal
+from tracefwd.model import Payload, Signal
 from tracefwd.receiver.http import HttpReceiver
 from tracefwd.settings import MappingSettings, Settings, TargetSettings
 

@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 
 from tests.conftest import ENVOY, NOW_US
 from tracefwd import ledger
+from tracefwd.doorways import Answer
 from tracefwd.exporter.lines import LineWriter
 from tracefwd.ledger import Account
 from tracefwd.metrics import BY_NAME, Samples
-from tracefwd.model import Answer, Decoded, Payload, Signal
+from tracefwd.model import Decoded, Payload, Signal
 from tracefwd.pipeline import ACCEPTED, Pipeline
 from tracefwd.processor.istio import make_istio_mapper
 from tracefwd.processor.red import RedAggregator

@@ -18,16 +18,14 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from tracefwd import ledger
-from tracefwd.doorways import Decode, Post
+from tracefwd.doorways import Answer, Decode, HeldAnswer, Post
 from tracefwd.ledger import Account
 from tracefwd.metrics import Samples
 from tracefwd.metrics import add as add_samples
 from tracefwd.model import (
-    Answer,
     Decoded,
     Encoding,
     Heartbeat,
-    HeldAnswer,
     Lines,
     Mapped,
     Mapper,

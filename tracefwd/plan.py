@@ -5,12 +5,11 @@ from typing import NamedTuple, Protocol
 
 from msgspec import Struct
 
+from tracefwd.doorways import Answer, HeldAnswer
 from tracefwd.ledger import Account
 from tracefwd.metrics import Samples
 from tracefwd.model import (
-    Answer,
     Decoded,
-    HeldAnswer,
     LineCheck,
     LineRules,
     Lines,

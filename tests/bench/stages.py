@@ -23,9 +23,10 @@ import msgspec
 from tests.bench import harness
 from tests.bench.bodies import Traffic
 from tests.bench.harness import Result
+from tracefwd.doorways import Answer
 from tracefwd.exporter.compress import gzip_or_plain
 from tracefwd.exporter.lines import LineWriter
-from tracefwd.model import Answer, Decoded, Encoding, Span
+from tracefwd.model import Decoded, Encoding, Span
 from tracefwd.processor.istio import make_istio_mapper
 from tracefwd.processor.red import RedAggregator
 from tracefwd.processor.wavefront_proxy import make_wavefront_proxy_mapper

@@ -17,8 +17,8 @@ from typing import Any
 from tests.conftest import NOW_US
 from tests.fuzz.expositions import exposition_target
 from tests.test_pipeline import Sink, balanced
+from tracefwd.doorways import Answer, HeldAnswer
 from tracefwd.exporter.lines import LineWriter
-from tracefwd.model import Answer, HeldAnswer
 from tracefwd.pipeline import Pipeline
 from tracefwd.plan import LineParts
 from tracefwd.processor.istio import make_istio_mapper

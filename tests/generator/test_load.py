@@ -19,10 +19,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tracefwd.doorways import Answer
 from tracefwd.generator import load
 from tracefwd.generator.load import GenOptions, generate
 from tracefwd.generator.report import Latencies, Report
-from tracefwd.model import Answer
 from tracefwd.receiver.decode import make_decode
 from tracefwd.receiver.guard import Guard
 from tracefwd.receiver.http import HttpReceiver

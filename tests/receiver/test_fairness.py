@@ -7,7 +7,7 @@ import zlib
 import pytest
 
 from tests.receiver.test_http import Client, both_loops, chunked, post, serving, until
-from tracefwd.model import Answer, HeldAnswer
+from tracefwd.doorways import Answer, HeldAnswer
 from tracefwd.receiver.http_connection import _BITE_BYTES
 
 HONEST = chunked(b"[honest]")

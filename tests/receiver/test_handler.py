@@ -1,6 +1,6 @@
 """A path's requests find their handler however the path is written; everybody else is a stray."""
 
-from tracefwd.model import Answer
+from tracefwd.doorways import Answer
 from tracefwd.receiver.handler import ZIPKIN_FORM, Handlers, zipkin_handler
 from tracefwd.receiver.otlp_answers import form_of
 

@@ -19,8 +19,8 @@ import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tracefwd.doorways import Answer, HeldAnswer
 from tracefwd.metrics import CATALOGUE
-from tracefwd.model import Answer, HeldAnswer
 from tracefwd.receiver import http_connection
 from tracefwd.receiver.handler import Handlers, zipkin_handlers
 from tracefwd.receiver.http import HttpReceiver

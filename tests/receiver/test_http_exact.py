@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from tracefwd.model import Answer
+from tracefwd.doorways import Answer
 from tracefwd.receiver import http_exact
 from tracefwd.receiver import http_messages as say
 from tracefwd.receiver.http import HttpReceiver

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from tests.receiver.test_http import ACCEPTED, Pipe, chunked
-from tracefwd.doorways import IngestAll, Post
-from tracefwd.model import Answer, HeldAnswer
+from tracefwd.doorways import Answer, HeldAnswer, IngestAll, Post
 from tracefwd.receiver.guard import Guard
 from tracefwd.receiver.handler import Handlers, zipkin_handlers
 from tracefwd.receiver.http_connection import Connection

@@ -16,7 +16,8 @@ import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tracefwd.model import Answer, HeldAnswer, Reject
+from tracefwd.doorways import Answer, HeldAnswer
+from tracefwd.model import Reject
 from tracefwd.receiver import line_port
 from tracefwd.receiver.line_port import (
     LINE_BYTES_MAX,

@@ -15,8 +15,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 
 from tests.receiver.test_http import Client, Reply, Server, both_loops, chunked, post
+from tracefwd.doorways import Answer, HeldAnswer
 from tracefwd.limits import SPANS_PER_BODY_MAX
-from tracefwd.model import Answer, HeldAnswer
 from tracefwd.receiver.http import HttpReceiver
 from tracefwd.receiver.otlp_answers import JSON, PROTOBUF, otlp_only
 from tracefwd.receiver.weight import too_heavy_otlp

@@ -20,9 +20,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from tests.receiver.test_credentials import Authority
 from tests.receiver.test_http import both_loops
-from tracefwd.doorways import IngestAll, Post
+from tracefwd.doorways import Answer, HeldAnswer, IngestAll, Post
 from tracefwd.limits import SPANS_PER_BODY_MAX
-from tracefwd.model import Answer, HeldAnswer
 from tracefwd.receiver import otlp_grpc
 from tracefwd.receiver.guard import Guard
 from tracefwd.receiver.otlp_grpc import SERVICE, GrpcReceiver

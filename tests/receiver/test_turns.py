@@ -3,7 +3,7 @@
 import asyncio
 import time
 
-from tracefwd.model import Answer, HeldAnswer
+from tracefwd.doorways import Answer, HeldAnswer
 from tracefwd.receiver import turns as module
 from tracefwd.receiver.guard import Guard
 from tracefwd.receiver.turns import Turns

@@ -25,7 +25,8 @@ from tests.chaos.sink import Sink
 from tests.exporter.test_otlp_senders import Receiver
 from tests.spool.faulty_disk import FaultyDisk
 from tracefwd.compose import make_pipeline
-from tracefwd.model import Answer, HeldAnswer, Signal
+from tracefwd.doorways import Answer, HeldAnswer
+from tracefwd.model import Signal
 from tracefwd.service.durable import Durable
 from tracefwd.service.worker_parts import make_targets
 from tracefwd.settings import (

@@ -12,7 +12,7 @@ Pure; nothing here is touched by a request that comes in one read but for two fl
 from collections.abc import Iterable
 from hmac import compare_digest
 
-from tracefwd.model import Answer
+from tracefwd.doorways import Answer
 from tracefwd.receiver import http_messages as say
 from tracefwd.settings import ReceiverSettings
 

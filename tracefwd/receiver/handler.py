@@ -1,14 +1,13 @@
 """Which path's requests go where, and how they are answered: a table, filled at construction.
 
-The rooms behind say what became of a request in one way (``model.Answer``); a ``Form`` turns that into what the
+The rooms behind say what became of a request in one way (``doorways.Answer``); a ``Form`` turns that into what the
 path's clients understand: Zipkin's know statuses, OTLP's want messages of their own.  Pure.
 """
 
 from collections.abc import Callable, Container, Mapping
 from typing import NamedTuple
 
-from tracefwd.doorways import Ingest, IngestAll
-from tracefwd.model import Answer
+from tracefwd.doorways import Answer, Ingest, IngestAll
 from tracefwd.receiver import http_messages as say
 from tracefwd.receiver.weight import too_heavy
 

@@ -21,7 +21,7 @@ from typing import cast
 
 import httptools
 
-from tracefwd.model import Answer, HeldAnswer
+from tracefwd.doorways import Answer, HeldAnswer
 from tracefwd.receiver import http_messages as say
 from tracefwd.receiver.handler import ZIPKIN_FORM, Form
 from tracefwd.receiver.http_request import HEADERS, IDLE, RequestReader

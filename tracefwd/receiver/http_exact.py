@@ -7,7 +7,7 @@ request line or header that is too long is a 400 there, too.
 import re
 from collections.abc import Container
 
-from tracefwd.model import Answer
+from tracefwd.doorways import Answer
 from tracefwd.receiver import http_messages as say
 
 OPTIONS = Answer(204)

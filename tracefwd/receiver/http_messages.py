@@ -7,7 +7,7 @@ import re
 from http import HTTPStatus
 from urllib.parse import unquote_to_bytes
 
-from tracefwd.model import Answer
+from tracefwd.doorways import Answer
 
 # How an answer is written: bits.
 KEEP_ALIVE, NO_BODY = 1, 2

@@ -14,8 +14,8 @@ from collections.abc import Callable
 
 import httptools
 
+from tracefwd.doorways import Answer
 from tracefwd.errors import UnsupportedEncoding
-from tracefwd.model import Answer
 from tracefwd.receiver import http_exact
 from tracefwd.receiver import http_messages as say
 from tracefwd.receiver.guard import Guard

@@ -9,10 +9,9 @@ from math import inf
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from tracefwd.doorways import Post
+from tracefwd.doorways import Answer, HeldAnswer, Post
 from tracefwd.errors import Malformed, TooLarge
 from tracefwd.metrics import ANSWER_BUCKETS_S
-from tracefwd.model import Answer, HeldAnswer
 from tracefwd.receiver import http_messages as say
 from tracefwd.receiver.guard import Guard
 from tracefwd.receiver.handler import Handler, Handlers

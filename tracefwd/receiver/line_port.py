@@ -17,8 +17,9 @@ import asyncio
 import zlib
 from typing import Protocol
 
+from tracefwd.doorways import Answer, HeldAnswer
 from tracefwd.limits import REJECT_SAMPLE_BYTES_MAX
-from tracefwd.model import Answer, HeldAnswer, Reject
+from tracefwd.model import Reject
 from tracefwd.receiver.guard import Guard
 from tracefwd.receiver.handler import Handlers, zipkin_handler
 from tracefwd.receiver.http import HttpReceiver

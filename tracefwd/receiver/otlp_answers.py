@@ -8,8 +8,7 @@ Pure.
 import json
 from collections.abc import Callable, Sequence
 
-from tracefwd.doorways import Ingest, IngestAll, Post
-from tracefwd.model import Answer, HeldAnswer
+from tracefwd.doorways import Answer, HeldAnswer, Ingest, IngestAll, Post
 from tracefwd.receiver import http_messages as say
 from tracefwd.receiver.handler import Form, Handler, Handlers
 from tracefwd.receiver.weight import too_heavy_otlp

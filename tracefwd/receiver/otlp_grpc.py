@@ -28,9 +28,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from tracefwd import metrics
-from tracefwd.doorways import Ingest, IngestAll
+from tracefwd.doorways import Answer, HeldAnswer, Ingest, IngestAll
 from tracefwd.errors import StartError
-from tracefwd.model import Answer, HeldAnswer
 from tracefwd.receiver import http_messages as say
 from tracefwd.receiver import otlp_answers
 from tracefwd.receiver.credentials import Credentials

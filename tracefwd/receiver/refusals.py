@@ -7,7 +7,7 @@ sends nothing twice; that is why the log says so.  Pure: the receiver's sweep br
 from collections import Counter
 from math import inf
 
-from tracefwd.model import Answer
+from tracefwd.doorways import Answer
 from tracefwd.receiver import http_messages as say
 
 # A flood must not fill the disk.

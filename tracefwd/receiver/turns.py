@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from time import perf_counter
 
-from tracefwd.model import Answer, HeldAnswer
+from tracefwd.doorways import Answer, HeldAnswer
 from tracefwd.receiver.guard import Guard
 
 # A body above this (about 64 spans, half a millisecond), or one that must be inflated, waits for its turn.

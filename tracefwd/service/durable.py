@@ -19,9 +19,10 @@ from functools import partial
 from typing import Any
 
 from tracefwd import metrics
+from tracefwd.doorways import Answer, HeldAnswer
 from tracefwd.exporter.repeat_log import RepeatLog
 from tracefwd.exporter.target import Target
-from tracefwd.model import Answer, HeldAnswer, Payload, RedKey, Signal
+from tracefwd.model import Payload, RedKey, Signal
 from tracefwd.pipeline import Pipeline
 from tracefwd.plan import Destination
 from tracefwd.service import history
