@@ -5,7 +5,16 @@ from bisect import bisect_left
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tracefwd.processor.sketch import SCALE, ZERO_INDEX, Buckets, centroids, index_of, width
+from tracefwd.processor.sketch import (
+    SCALE,
+    SHORT_US,
+    ZERO_INDEX,
+    Buckets,
+    centroids,
+    index_of,
+    short_indexes,
+    width,
+)
 
 DURATIONS = st.one_of(
     st.integers(0, 100),
@@ -67,3 +76,7 @@ def test_an_emitted_quantile_is_within_the_width_of_a_bucket(
 def test_the_stated_errors() -> None:
     assert round(width(SCALE), 4) == 0.0109
     assert round((2 ** (1 / 64) - 1) / (2 ** (1 / 64) + 1), 4) == 0.0054
+
+
+def test_short_durations_are_looked_up_as_they_would_be_reckoned() -> None:
+    assert list(short_indexes()) == [index_of(duration_us) for duration_us in range(SHORT_US)]

@@ -12,18 +12,16 @@ Heartbeats are the same series without their operation, so they cost the hot pat
 """
 
 from collections.abc import Iterator, Sequence
-from math import ceil, log2
 from typing import Protocol
 
 from tracefwd.model import Centroids, Heartbeat, Identity, RedKey, RedPoint, WavefrontSpan
-from tracefwd.processor.sketch import SCALE, ZERO_INDEX, Buckets, centroids
+from tracefwd.processor.sketch import SHORT_US, Buckets, centroids, index_of, short_indexes
 from tracefwd.settings import RedSettings
 
 OVERFLOW_OPERATION = "_other"
 _OVERFLOW_ALL = RedKey(
     Identity("_other", "_other", "none", "none", "none", "_other"), OVERFLOW_OPERATION, "", "", ()
 )
-_PER_DOUBLING = 1 << SCALE
 # Measured: a series with its key, and a bucket with its list, two numbers and its place in a dict.
 _SERIES_BYTES = 600
 _BUCKET_BYTES = 220
@@ -104,6 +102,7 @@ class RedAggregator:
         # Buckets in all series: a client chooses durations, and with them how much a series weighs.
         self._buckets = 0
         self._number = 0
+        self._short = short_indexes()
         self.book: KeyBook | None = None
         """Hears of every series from before its first fact to after its last."""
 
@@ -126,7 +125,7 @@ class RedAggregator:
         """
         if now_s >= self._minute_s + 60 or now_s < self._minute_s:
             self._turn(now_s)
-        find = self._series.get
+        find, short = self._series.get, self._short
         for span in spans:
             if not span.red:
                 continue
@@ -142,8 +141,10 @@ class RedAggregator:
                 buckets = series.bad
             else:
                 buckets = series.good
-            # The same as sketch.index_of: a call would cost as much as the rest of this loop.
-            index = ceil(log2(duration_us) * _PER_DOUBLING) - 1 if duration_us > 0 else ZERO_INDEX
+            if 0 <= duration_us < SHORT_US:
+                index = short[duration_us]
+            else:
+                index = index_of(duration_us)
             bucket = buckets.get(index)
             if bucket is None:
                 buckets[index] = [1, duration_us]

@@ -10,11 +10,14 @@ line may hold fewer centroids than there are buckets, neighbours are merged as a
 aligned buckets), which squares the base each time: ``width(scale)`` is the bound for what is emitted.  Pure.
 """
 
+from functools import cache
 from math import ceil, log2
 
 from tracefwd.model import SCALE, ZERO_INDEX
 
 _BUCKETS_PER_DOUBLING = 1 << SCALE
+# Most requests inside a mesh take less; the list weighs 256 KiB.
+SHORT_US = 1 << 15
 
 Buckets = dict[int, list[int]]
 """Bucket index -> [count, sum in microseconds]."""
@@ -25,6 +28,14 @@ def index_of(duration_us: int) -> int:
     if duration_us <= 0:
         return ZERO_INDEX
     return ceil(log2(duration_us) * _BUCKETS_PER_DOUBLING) - 1
+
+
+@cache
+def short_indexes() -> tuple[int, ...]:
+    """``index_of`` every duration below ``SHORT_US``: a look costs a third of a logarithm.  Made at the first call."""
+    # Equal numbers are one object.
+    known: dict[int, int] = {}
+    return tuple(known.setdefault(index, index) for index in map(index_of, range(SHORT_US)))
 
 
 def width(scale: int) -> float:
@@ -52,4 +63,13 @@ def _scale_down(buckets: Buckets) -> Buckets:
     return merged
 
 
-__all__ = ["SCALE", "ZERO_INDEX", "Buckets", "centroids", "index_of", "width"]
+__all__ = [
+    "SCALE",
+    "SHORT_US",
+    "ZERO_INDEX",
+    "Buckets",
+    "centroids",
+    "index_of",
+    "short_indexes",
+    "width",
+]
