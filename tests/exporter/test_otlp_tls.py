@@ -3,7 +3,7 @@
 import asyncio
 import gzip
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -256,12 +256,26 @@ async def wire(url: str) -> AsyncIterator[tuple[str, bytearray]]:
             writer.write(data)
         writer.close()
 
+    relays: set[asyncio.Task[Any]] = set()
+
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        relays.add(task)
         there, back = await asyncio.open_connection(parts.hostname, parts.port)
-        await asyncio.gather(
-            pump(reader, back, sent), pump(there, writer, bytearray()), return_exceptions=True
-        )
+        try:
+            await asyncio.gather(
+                pump(reader, back, sent), pump(there, writer, bytearray()), return_exceptions=True
+            )
+        finally:
+            for each in (writer, back):
+                each.close()
+                with suppress(OSError):
+                    await each.wait_closed()
 
     server = await asyncio.start_server(relay, "127.0.0.1", 0)
     async with server:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", sent
+    for task in relays:
+        task.cancel()
+    await asyncio.gather(*relays, return_exceptions=True)
