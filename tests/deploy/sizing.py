@@ -31,16 +31,16 @@ SPANS_PER_WORKER = Figure(
     "a worker takes, half of its limit", 35_000, "spans/s", BENCH, "35,000 spans/s a core"
 )
 SPANS_PER_CPU_S = Figure(
-    "a CPU-second does, at half of the limit", 61_068, "spans", BENCH, "61,068"
+    "a CPU-second does, at half of the limit", 43_498, "spans", BENCH, "43,498"
 )
 SPANS_PER_CPU_S_LOW = Figure(
-    "a CPU-second does, at 10,000 spans/s", 45_977, "spans", BENCH, "45,977"
+    "a CPU-second does, at 10,000 spans/s", 34_091, "spans", BENCH, "34,091"
 )
 BYTES_IN = Figure("a span on the way in", 1_160, "B", BENCH, "1.16 kB on the way in")
 BYTES_OUT = Figure("a span on the way out, packed", 150, "B", BENCH, "reckon with 150 B")
 WORKER_MIB = Figure("a worker", 46, "MiB", BENCH, "46 MiB with 10,000 RED series")
-PARENT_MIB = Figure("the parent", 35, "MiB", BENCH, "the parent 29 to 35 MiB")
-CONNECTION_KIB = Figure("a kept connection", 8.7, "KiB", BENCH, "8.7 KiB in the worker")
+PARENT_MIB = Figure("the parent", 40, "MiB", BENCH, "the parent 30 to 40 MiB")
+CONNECTION_KIB = Figure("a kept connection", 17.6, "KiB", BENCH, "17.6 KiB in the worker")
 CONNECTIONS = Figure("a sidecar holds", 2, "connections", KUBERNETES, "holds two connections")
 SPANS_PER_POST = Figure("an Envoy's post", 5, "spans", KUBERNETES, "one post for five spans")
 PROXY_FLUSH = Figure("a Java proxy sends a second and thread", 5_000, "spans", VENDOR, "")

@@ -19,7 +19,7 @@ from tracefwd.limits import SAMPLE_BYTES_MAX
 from tracefwd.model import Decoded, Mapped, Payload, Span, WavefrontSpan
 
 EXAMINED_PER_S = 500
-TAPPED_PER_S = 3_000
+TAPPED_PER_S = 2_000
 # Samples a second of each sort, per worker; each costs some 40 us.  What was not taken is saved up for ``_SAVED_S``, so
 # that of little traffic nothing is missed.
 _QUOTA = {
