@@ -83,10 +83,7 @@ def decode_anything(parts: Parts) -> Decode:
 def otlp_ingest(settings: Settings, pipeline: Pipeline) -> tuple[Ingest, IngestAll]:
     """The ways into ``pipeline`` for requests by OTLP."""
     decode = _otlp_decode(settings)
-    return (
-        lambda body, content_type: pipeline.take(decode(body, content_type)),
-        lambda posts: pipeline.ingest_all(posts, decode),
-    )
+    return partial(pipeline.ingest, decode=decode), partial(pipeline.ingest_all, decode=decode)
 
 
 def _otlp_decode(settings: Settings) -> Decode:

@@ -103,15 +103,13 @@ class Pipeline:
 
     # The hot path
 
-    def ingest(self, body: bytes, content_type: str) -> Answer | HeldAnswer:
-        decoded = self._decode(body, content_type)
-        decoded.body = body
-        return self.take(decoded)
-
-    def take(self, decoded: Decoded) -> Answer | HeldAnswer:
-        """``ingest`` for who has a decoder of its own."""
+    def ingest(
+        self, body: bytes, content_type: str, decode: Decode | None = None
+    ) -> Answer | HeldAnswer:
+        """``decode`` is for formats that have paths of their own; None takes Zipkin's."""
+        requests = _decoded_all(((body, content_type),), decode or self._decode)
         now_us = self._now_us()
-        return self.commit(self.plan((decoded,), now_us), now_us)[0]
+        return self.commit(self.plan(requests, now_us), now_us)[0]
 
     def ingest_all(
         self, posts: Sequence[Post], decode: Decode | None = None
@@ -129,13 +127,8 @@ class Pipeline:
 
     def plan(self, requests: Sequence[Decoded], now_us: int) -> Plan:
         """Work out everything these requests would change, and change nothing."""
-        if self._sampler is None and not self.shedder.on:
-            mapped = [self._map(decoded, now_us) for decoded in requests]
-            parts = [Part(*both, both[1].spans) for both in zip(requests, mapped, strict=True)]
-        else:
-            parts = [
-                self._sift(decoded, self._map(decoded, now_us), now_us) for decoded in requests
-            ]
+        mapped = [self._map(decoded, now_us) for decoded in requests]
+        parts = [self._sift(*both, now_us) for both in zip(requests, mapped, strict=True)]
         good = parts[0].good if len(parts) == 1 else [s for part in parts for s in part.good]
         return Plan(parts, [writer.write(good) for writer in self._writers] if good else [])
 
@@ -151,9 +144,7 @@ class Pipeline:
     def commit(self, plan: Plan, now_us: int) -> list[Answer | HeldAnswer]:
         """Apply a plan.  No await in here: it happens whole, or not at all."""
         self._apply(plan, now_us)
-        hold = None if self.journal is None else self.journal.hold
-        answers = [self._answer_to(part, now_us) for part in plan.parts]
-        return [*answers] if hold is None else [hold(answer) for answer in answers]
+        return [self._answer_to(part, now_us) for part in plan.parts]
 
     def _apply(self, plan: Plan, now_us: int) -> None:
         """Everything about the spans of a plan, but for the rejects."""
@@ -184,9 +175,10 @@ class Pipeline:
     def _accept(self, encoding: Encoding, spans: int) -> None:
         self._accepted[encoding] = self._accepted.get(encoding, 0) + spans
 
-    def _answer_to(self, part: Part, now_us: int) -> Answer:
+    def _answer_to(self, part: Part, now_us: int) -> Answer | HeldAnswer:
         is_clean = not (part.decoded.rejects or part.mapped.rejects)
-        return ACCEPTED if is_clean else self._reject(part.decoded, part.mapped, now_us)
+        answer = ACCEPTED if is_clean else self._reject(part.decoded, part.mapped, now_us)
+        return answer if self.journal is None else self.journal.hold(answer)
 
     def _offer(
         self, payloads_by_writer: list[list[Payload]], facts: Sequence[int] | None, now_s: int

@@ -70,7 +70,7 @@ def body_target(*, exact: bool, otlp: bool = False) -> Target:
         pipeline, sink = _pipeline(exact=exact)
         if otlp:
             assert too_heavy_otlp(body) == ""
-            answers = [pipeline.take(decode(body, "")) for decode in decoders * 2]
+            answers = [pipeline.ingest(body, "", decode) for decode in decoders * 2]
             assert len({repr(answer) for answer in answers}) == 1, "a memo makes a difference"
             assert all(len(seen.fields) for seen in look(body))
         else:
