@@ -142,7 +142,7 @@ class Connection(asyncio.Protocol):
         except say.Refused as refused:
             self._refuse(refused)
         except httptools.HttpParserCallbackError as error:
-            self._refuse(say.Refused(self._intake.failed(error.__context__), "protocol"))
+            self._refuse(say.Refused(self._intake.failures.answer(error.__context__), "protocol"))
         self._flush()
         if len(self._queue) >= _HELD_MAX:
             self._balance_reading()

@@ -1,15 +1,15 @@
-"""What a receiver's connections share: options, the way in, who is connected, and counts."""
+"""What a receiver's connections share: options, the way in, who is connected, counts, and faults of our own."""
 
 import asyncio
 import logging
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import inf
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from tracefwd.doorways import Answer, HeldAnswer, Post
+from tracefwd.doorways import Answer, HeldAnswer, IngestAll, Post
 from tracefwd.errors import Malformed, TooLarge
 from tracefwd.metrics import ANSWER_BUCKETS_S
 from tracefwd.receiver import http_messages as say
@@ -29,6 +29,43 @@ _log = logging.getLogger("tracefwd.receiver")
 _GATHERED_MAX, _GATHERED_BYTES_MAX = 32, 2**18
 # A bug that shows in every request must not fill the disk.
 _LOG_INTERVAL_S = 60.0
+
+
+class Failures:
+    """Faults of our own behind a request: every port answers them alike, and takes the others as if nothing had been.
+
+    ``text`` is what the log is told once per interval, with a place for how many there were since.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._untold = 0
+        self._told_at = -inf
+
+    def answer(self, error: BaseException | None) -> Answer:
+        """The answer for a bug of ours."""
+        self._untold += 1
+        now = perf_counter()
+        if now - self._told_at >= _LOG_INTERVAL_S:
+            number, self._untold, self._told_at = self._untold, 0, now
+            _log.error(self._text, number, exc_info=error)
+        return say.OUR_FAULT
+
+    def take_all(
+        self,
+        posts: Sequence[Post],
+        ingest_all: IngestAll | None,
+        take: Callable[[bytes, str], Answer | HeldAnswer],
+    ) -> Sequence[Answer | HeldAnswer]:
+        """Their answers, in order: together where that can be, else by ``take``, which never raises."""
+        if len(posts) > 1 and ingest_all is not None:
+            try:
+                answers = ingest_all(posts)
+            except Exception as error:  # noqa: BLE001 - counted, logged and answered; the next bout may fare better
+                return [self.answer(error)] * len(posts)
+            if answers is not None:
+                return answers
+        return [take(body, content_type) for body, content_type in posts]
 
 
 class Intake:
@@ -66,8 +103,9 @@ class Intake:
         self._gathered_posts: list[Post] = []
         self._gathered_bytes = 0
         self._gathered_for: Handler | None = None
-        self._failures_untold = 0
-        self._failure_told_at = -inf
+        self.failures = Failures(
+            "%d request(s) failed inside tracefwd and got 500; this is the last one's reason"
+        )
 
     def admit(self, connection: "Connection") -> bool:
         """Count a new connection in; False when it is one too many."""
@@ -128,14 +166,11 @@ class Intake:
             for body, _ in posts:
                 self.refusals.request(say.OVERLOADED, len(body))
             return [say.OVERLOADED] * len(posts)
-        if len(posts) > 1 and handler.ingest_all is not None:
-            try:
-                answers = handler.ingest_all(posts)
-            except Exception as error:  # noqa: BLE001 - counted, logged and answered, as below
-                return [self.failed(error)] * len(posts)
-            if answers is not None:
-                return answers
-        return [self.take(handler, body, "", content_type) for body, content_type in posts]
+        return self.failures.take_all(
+            posts,
+            handler.ingest_all,
+            lambda body, content_type: self.take(handler, body, "", content_type),
+        )
 
     def take(
         self, handler: Handler, body: bytes, coding: str, content_type: str
@@ -152,21 +187,8 @@ class Intake:
         except TooLarge:
             return say.body_too_large(self.settings.body_bytes_max).answer
         except Exception as error:  # noqa: BLE001 - counted, logged and answered; the next request may fare better
-            return self.failed(error)
+            return self.failures.answer(error)
 
     def observe(self, seconds: float) -> None:
         self.buckets[bisect_left(ANSWER_BUCKETS_S, seconds)] += 1
         self.seconds += seconds
-
-    def failed(self, error: BaseException | None) -> Answer:
-        """The answer for a bug of ours, told to the log once per interval."""
-        self._failures_untold += 1
-        now = perf_counter()
-        if now - self._failure_told_at >= _LOG_INTERVAL_S:
-            count, self._failures_untold, self._failure_told_at = self._failures_untold, 0, now
-            _log.error(
-                "%d request(s) failed inside tracefwd and got 500; this is the last one's reason",
-                count,
-                exc_info=error,
-            )
-        return say.OUR_FAULT

@@ -19,9 +19,7 @@ import os
 import socket
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Sequence
 from itertools import accumulate
-from math import inf
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -34,6 +32,7 @@ from tracefwd.receiver import http_messages as say
 from tracefwd.receiver import otlp_answers
 from tracefwd.receiver.credentials import Credentials
 from tracefwd.receiver.guard import Guard
+from tracefwd.receiver.intake import Failures
 from tracefwd.receiver.refusals import Refusals
 from tracefwd.receiver.turns import LONG_BODY_BYTES, Turns
 from tracefwd.receiver.weight import too_heavy_otlp
@@ -58,7 +57,6 @@ _GATHERED_BYTES_MAX = 256 * 2**10
 _REFRESH_S = 1.0
 # Above every budget of a worker.
 _FOR_EVER_S = 1e6
-_LOG_INTERVAL_S = 60.0
 _NOT_ALLOWED = Answer(403, b"This address may not connect (receiver.allowed_networks).\n")
 # Metrics call codes by their names.
 _OK = "OK"
@@ -102,8 +100,7 @@ class GrpcReceiver:
         self._bytes_read = 0
         self._buckets = [0] * (len(metrics.ANSWER_BUCKETS_S) + 1)
         self._seconds = 0.0
-        self._failures_untold = 0
-        self._failure_told_at = -inf
+        self._failures = Failures("%d call(s) failed inside tracefwd")
 
     # Its life
 
@@ -266,7 +263,10 @@ class GrpcReceiver:
 
     async def _answer_to(self, body: bytes) -> Answer | HeldAnswer:
         if len(body) > LONG_BODY_BYTES:
-            return self._turns.wait(lambda: self._take(body), len(body)) or say.NO_ROOM
+            return (
+                self._turns.wait(lambda: self._take(body, otlp_answers.PROTOBUF), len(body))
+                or say.NO_ROOM
+            )
         loop = asyncio.get_running_loop()
         answered: asyncio.Future[Answer | HeldAnswer] = loop.create_future()
         self._gathered.append((answered, body))
@@ -284,35 +284,18 @@ class GrpcReceiver:
         # A client that went away has cancelled it; nothing of it is taken.
         waiting = [each for each in self._gathered if not each[0].done()]
         self._gathered, self._gathered_bytes = [], 0
-        answers = self._take_all([body for _, body in waiting])
+        posts = [(body, otlp_answers.PROTOBUF) for _, body in waiting]
+        answers = self._failures.take_all(posts, self._ingest_all, self._take)
         for (answered, _), answer in zip(waiting, answers, strict=True):
             answered.set_result(answer)
 
-    def _take_all(self, bodies: list[bytes]) -> Sequence[Answer | HeldAnswer]:
-        if len(bodies) > 1 and self._ingest_all is not None:
-            try:
-                answers = self._ingest_all([(body, otlp_answers.PROTOBUF) for body in bodies])
-            except Exception as error:  # noqa: BLE001 - counted, logged and answered, as below
-                return [self._failed(error)] * len(bodies)
-            if answers is not None:
-                return answers
-        return [self._take(body) for body in bodies]
-
-    def _take(self, body: bytes) -> Answer | HeldAnswer:
+    def _take(self, body: bytes, content_type: str) -> Answer | HeldAnswer:
         try:
             if len(body) > LONG_BODY_BYTES and (reason := too_heavy_otlp(body)):
                 return Answer(413, f"{reason}\n".encode())
-            return self._ingest(body, otlp_answers.PROTOBUF)
+            return self._ingest(body, content_type)
         except Exception as error:  # noqa: BLE001 - counted, logged and answered; the next call may fare better
-            return self._failed(error)
-
-    def _failed(self, error: Exception) -> Answer:
-        self._failures_untold += 1
-        now = perf_counter()
-        if now - self._failure_told_at >= _LOG_INTERVAL_S:
-            number, self._failures_untold, self._failure_told_at = self._failures_untold, 0, now
-            _log.error("%d call(s) failed inside tracefwd", number, exc_info=error)
-        return say.OUR_FAULT
+            return self._failures.answer(error)
 
     def _is_allowed(self, peer: str) -> bool:
         """``peer`` as grpc writes it: ``ipv4:1.2.3.4:5``, ``ipv6:[::1]:5`` with escapes."""
