@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from tracefwd.limits import MEMO_ENTRIES_MAX, START_MS_MIN, TAG_VALUE_LENGTH_MAX
+from tracefwd.limits import MEMO_ENTRIES_MAX, TAG_VALUE_LENGTH_MAX
 from tracefwd.model import Annotation, Decoded, Encoding, Endpoint, PlainSpan, Span
 from tracefwd.receiver import fields
 from tracefwd.receiver.fields import KINDS, PORT_MAX, BadIdError, Mends, Micros
@@ -81,8 +81,8 @@ class _PlainSpan(PlainSpan, gc=False, rename=_SPAN_NAMES, kw_only=True):
     parent_id: _Hex16 | None = None
     kind: Literal["CLIENT", "SERVER", "PRODUCER", "CONSUMER"] | None = None
     name: _Short
-    timestamp_us: Annotated[int, Meta(ge=START_MS_MIN * 1000, le=fields.INT64_MAX)]
-    duration_us: Annotated[int, Meta(ge=0, lt=START_MS_MIN * 1000)]
+    timestamp_us: Annotated[int, Meta(ge=fields.START_US_MIN, le=fields.INT64_MAX)]
+    duration_us: Annotated[int, Meta(ge=0, lt=fields.START_US_MIN)]
     local: _PlainEndpoint
     remote: None = None
     annotations: list[_PlainAnnotation] | None = None  # type: ignore[assignment]
@@ -128,7 +128,7 @@ class StrictReader:
 
     def read(self, body: bytes) -> Decoded | None:
         """``body`` begins at its ``[``.  None: not strictly v2, let somebody look closer."""
-        if b"\\" in body or not body.isascii():
+        if _looks_odd(body):
             return self._read_apart(body)
         try:
             spans: list[Any] = self._decode(body)
@@ -294,8 +294,9 @@ def _place_of(error: msgspec.ValidationError) -> int:
     return int(digits) if said and digits.isdecimal() else -1
 
 
-def _looks_odd(element: bytes) -> bool:
-    return b"\\" in element or not element.isascii()
+def _looks_odd(text: bytes) -> bool:
+    """Of a body or one span: it has escapes, or letters beyond ASCII."""
+    return b"\\" in text or not text.isascii()
 
 
 def _settle_ids(span: Span) -> bool:
