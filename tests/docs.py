@@ -12,6 +12,7 @@ import yaml
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
+from tests.tables import fill  # noqa: E402
 from tracefwd import limits, metrics  # noqa: E402
 from tracefwd.metricspath.collector import DEVIATIONS  # noqa: E402
 from tracefwd.processor.wavefront_proxy_rules import REPAIRED  # noqa: E402
@@ -218,14 +219,7 @@ TABLES = {
 
 def render(text: str) -> str:
     """The README's text with every table as the code says it."""
-    for name, table in TABLES.items():
-        begin, end = f"<!-- {name}: made by tests/docs.py -->\n", f"<!-- end of {name} -->"
-        before, found, rest = text.partition(begin)
-        assert found, f"the README has no place for the table of {name}"
-        _, found, after = rest.partition(end)
-        assert found, f"the README's table of {name} has no end"
-        text = f"{before}{begin}{table()}\n{end}{after}"
-    return text
+    return fill(text, TABLES, "tests/docs.py")
 
 
 if __name__ == "__main__":

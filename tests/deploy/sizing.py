@@ -7,6 +7,8 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.tables import fill
+
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "deploy" / "docs" / "sizing.md"
 BENCH = "tests/bench/README.md"
@@ -199,14 +201,7 @@ TABLES = {
 
 
 def render(text: str) -> str:
-    for name, table in TABLES.items():
-        begin, end = f"<!-- {name}: made by tests/deploy/sizing.py -->\n", f"<!-- end of {name} -->"
-        before, found, rest = text.partition(begin)
-        assert found, f"the page has no place for the table of {name}"
-        _, found, after = rest.partition(end)
-        assert found, f"the page's table of {name} has no end"
-        text = f"{before}{begin}{table()}\n{end}{after}"
-    return text
+    return fill(text, TABLES, "tests/deploy/sizing.py")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import asyncio
 import gzip
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -65,18 +65,17 @@ async def asking(authority: Authority, protocol: str) -> AsyncIterator[tuple[str
         yield url, seen
 
 
+def showing(cert: Path, key: Path, **settings: str) -> AbstractAsyncContextManager[Target]:
+    """A target that shows this certificate."""
+    return running(cert_file=str(cert), key_file=str(key), **settings)
+
+
 @both
 async def test_a_client_certificate_is_shown(authority: Authority, protocol: str) -> None:
     cert, key = authority.issue("client")
     async with (
         asking(authority, protocol) as (url, seen),
-        running(
-            url=url,
-            protocol=protocol,
-            ca_file=str(authority.ca_file),
-            cert_file=str(cert),
-            key_file=str(key),
-        ) as target,
+        showing(cert, key, url=url, protocol=protocol, ca_file=str(authority.ca_file)) as target,
     ):
         assert (await deliver(target, spans(3)))["delivered"] == 3
     assert seen == ["client"]
@@ -90,13 +89,7 @@ async def test_without_the_right_certificate_nothing_is_taken_and_nothing_lost(
     cert, key = other.issue("stranger")
     async with (
         asking(authority, protocol) as (url, seen),
-        running(
-            url=url,
-            protocol=protocol,
-            ca_file=str(authority.ca_file),
-            cert_file=str(cert),
-            key_file=str(key),
-        ) as target,
+        showing(cert, key, url=url, protocol=protocol, ca_file=str(authority.ca_file)) as target,
     ):
         target.offer(spans(3))
         await until_true(lambda: bool(target.problems()))

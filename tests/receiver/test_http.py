@@ -1148,17 +1148,24 @@ def test_a_usual_post_is_taken_before_what_follows_it_in_the_same_turn() -> None
     assert b"".join(writes).count(b"202") == 4
 
 
+def connected(taken: list[bytes]) -> Connection:
+    """A connection whose bodies end in ``taken``; to be made inside a running loop."""
+
+    def take(body: bytes, kind: str) -> Answer:
+        taken.append(body)
+        return Answer(202)
+
+    intake = Intake(ReceiverSettings(), Handlers(zipkin_handlers([], take)))
+    connection = Connection(intake, retire_at=float("inf"))
+    connection.connection_made(Pipe())
+    return connection
+
+
 def test_a_usual_post_is_taken_though_its_client_is_gone_in_the_same_turn() -> None:
     taken: list[bytes] = []
 
     async def lose() -> None:
-        def take(body: bytes, kind: str) -> Answer:
-            taken.append(body)
-            return Answer(202)
-
-        intake = Intake(ReceiverSettings(), Handlers(zipkin_handlers([], take)))
-        connection = Connection(intake, retire_at=float("inf"))
-        connection.connection_made(Pipe())
+        connection = connected(taken)
         connection.data_received(chunked(b"first"))
         connection.data_received(chunked(b"again"))
         connection.connection_lost(None)
@@ -1172,13 +1179,7 @@ def test_who_posts_long_bodies_alone_is_known_by_the_head_too() -> None:
     long, taken = b"x" * 40_000, list[bytes]()
 
     async def post_twice() -> None:
-        def take(body: bytes, kind: str) -> Answer:
-            taken.append(body)
-            return Answer(202)
-
-        intake = Intake(ReceiverSettings(), Handlers(zipkin_handlers([], take)))
-        connection = Connection(intake, retire_at=float("inf"))
-        connection.connection_made(Pipe())
+        connection = connected(taken)
         connection.data_received(chunked(long))
         assert not taken
         await until(lambda: taken == [long])
