@@ -15,6 +15,7 @@ The pipeline knows neither HTTP nor Wavefront: it is handed a decoder, a mapper,
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 from tracefwd import ledger
@@ -161,12 +162,12 @@ class Pipeline:
             if part.sampled_out is not None and self._sampler is not None:
                 self._sampler.count(part.sampled_out)
             self._accept(decoded.encoding, len(decoded.spans))
-            if red is not None:
-                red.observe(mapped.spans, now_s, facts)
-                if mapped.red_only:
-                    red.observe(mapped.red_only, now_s, facts)
             if decoded.repairs or mapped.repairs:
                 self._count_repairs(decoded.repairs, mapped.repairs)
+        if red is not None:
+            found = [part.mapped for part in plan.parts]
+            counted = [*[each.spans for each in found], *[each.red_only for each in found]]
+            red.observe(chain.from_iterable(counted), now_s, facts)
         self._offer(plan.payloads, facts, now_s)
         if self.watch is not None:
             for part in plan.parts:

@@ -48,6 +48,9 @@ SECONDARY_COMPONENT = "zipkin"
 HEARTBEAT = "~component.heartbeat"
 # The front of a span id's UUID.
 _PAD = "00000000-0000-0000-"
+_PARENT = f'" "parent"="{_PAD}'
+# Of a span id's digits, what stands before and behind the dash.  Made once: a slice costs as much as what it cuts.
+_FRONT, _BACK = slice(4), slice(4, None)
 _SAMPLED = "_sampledByPolicy=NONE"
 _STEM_LENGTH_MAX = (
     POINT_NAME_LENGTH_MAX - len("∆tracing.derived.") - len(".total_time.millis.count")
@@ -75,13 +78,12 @@ class _Head(Struct, gc=False):
 
 
 class _Form(Struct, gc=False):
-    """Everything of a line but its ids and times.
+    """Everything of a line but its name, ids, values and times.
 
-    In every second place of ``pieces`` goes a value, in the first what stands before, ended by ``fixed``.  ``shape`` is
-    what this was made of.
+    Of ``pieces`` the first place is for what stands before the first value, which is ended by ``fixed``, the last for
+    the times, and every second one in between for a value.
     """
 
-    shape: LineShape
     start: str
     head: str
     fixed: str
@@ -133,8 +135,7 @@ class LineWriter:
         self._keys: dict[str, str] = {}
         # By identity of the head, which the entry keeps alive: hashing a tuple of pairs costs more.
         self._heads: dict[int, _Head] = {}
-        # By identity of the shape, likewise.
-        self._shapes: dict[int, _Form] = {}
+        self._shapes: dict[LineShape, _Form] = {}
 
     # Spans
 
@@ -143,7 +144,7 @@ class LineWriter:
         out: list[str] = []
         push = out.append
         logged: list[WavefrontSpan] = []
-        names, heads, keys, shapes = self._names, self._heads, self._keys, self._shapes
+        names, heads, shapes = self._names, self._heads, self._shapes
         trace_id = trace = ""
         for span in spans:
             # A post's spans are often of one trace.
@@ -152,22 +153,26 @@ class LineWriter:
                 trace = _uuid(trace_id)
             # Every piece leaves its last quote to the next one: the keys' texts begin with it.
             name, span_id, parent_id = span.name, span.span_id, span.parent_id
-            if span.shape is not None:
-                form = shapes.get(id(span.shape)) or self._learn_shape(span, span.shape)
+            shape = span.shape
+            if shape is not None:
+                form = shapes.get(shape) or self._learn_shape(span, shape)
                 name = names.get(name) or self._learn_name(name)
-                parent = ""
-                if parent_id is not None:
-                    parent = f'" "parent"="{_PAD}{parent_id[:4]}-{parent_id[4:]}'
                 # One list for all spans of a shape: filling its gaps costs two fifths of a template.
                 pieces = form.pieces
-                pieces[0] = (
-                    f'{name}{form.start}{_PAD}{span_id[:4]}-{span_id[4:]}" traceId="{trace}'
-                    f"{form.head}{parent}{form.fixed}"
-                )
-                pieces[1::2] = span.values
+                if parent_id is None:
+                    pieces[0] = (
+                        f'{name}{form.start}{span_id[_FRONT]}-{span_id[_BACK]}" traceId="{trace}'
+                        f"{form.head}{form.fixed}"
+                    )
+                else:
+                    pieces[0] = (
+                        f'{name}{form.start}{span_id[_FRONT]}-{span_id[_BACK]}" traceId="{trace}'
+                        f"{form.head}{_PARENT}{parent_id[_FRONT]}-{parent_id[_BACK]}{form.fixed}"
+                    )
+                pieces[1:-1:2] = span.values
+                pieces[-1] = f'" {span.start_ms} {span.duration_ms}\n'
                 # All lines are joined once: each join copies the whole line.
                 out += pieces
-                push(f'" {span.start_ms} {span.duration_ms}\n')
                 continue
             entry = heads.get(id(span.head)) or self._learn_head(span)
             if (
@@ -188,23 +193,7 @@ class LineWriter:
                 push(_as_they_are(span.tags.items()))
                 push(_as_they_are(span.tail))
             else:
-                # Pieces are pushed, not joined per tag: that copies each value once (a third of this method's cost).
-                begin = len(out)
-                try:
-                    if span.plain:
-                        for key, value in span.tags.items():
-                            push(keys[key])
-                            push(value)
-                    else:
-                        for key, value in span.tags.items():
-                            push(keys[key])
-                            push(quoted(value))
-                except KeyError:
-                    # Asking first whether all keys are known would cost a third of the loop.
-                    del out[begin:]
-                    push(self._learn_keys(span.tags))
-                if span.tail:
-                    push(self._render_pairs(span.tail))
+                self._push_tags(span, out)
             if span.logs is not None or span.oversize is not None:
                 logged.append(span)
                 if self._span_logs:
@@ -215,6 +204,28 @@ class LineWriter:
             logs = list(self._render_logs(logged))
             payloads.append(self._payload(Signal.SPAN_LOGS, logs, len(logs)))
         return payloads
+
+    def _push_tags(self, span: WavefrontSpan, out: list[str]) -> None:
+        """Tags and tail, their keys cleaned.
+
+        Pieces are pushed, not joined per tag: that copies each value once (a third of what this costs).
+        """
+        keys, push, begin = self._keys, out.append, len(out)
+        try:
+            if span.plain:
+                for key, value in span.tags.items():
+                    push(keys[key])
+                    push(value)
+            else:
+                for key, value in span.tags.items():
+                    push(keys[key])
+                    push(quoted(value))
+        except KeyError:
+            # Asking first whether all keys are known would cost a third of the loop.
+            del out[begin:]
+            push(self._learn_keys(span.tags))
+        if span.tail:
+            push(self._render_pairs(span.tail))
 
     def write_span_logs(self, logs: Sequence[SpanLog]) -> list[Payload]:
         """Clients' own span logs as they came; ``sampled_mark`` where the client had left the sampling to us."""
@@ -248,12 +259,12 @@ class LineWriter:
     def _learn_shape(self, span: WavefrontSpan, shape: LineShape) -> _Form:
         if len(self._shapes) >= MEMO_ENTRIES_MAX:
             self._shapes.clear()
-        pieces = [""] * max(2 * len(shape.keys), 1)
-        pieces[: 2 * len(shape.keys) : 2] = [
-            f'" "{naming.clean_key(key)}"="' if key else "" for key in shape.keys
+        pieces = [""] * (max(2 * len(shape.keys), 1) + 1)
+        pieces[:-1:2] = [f'" "{naming.clean_key(key)}"="' if key else "" for key in shape.keys] or [
+            ""
         ]
         head, fixed = self._render_pairs(span.head), self._render_pairs(shape.fixed) + pieces[0]
-        form = self._shapes[id(shape)] = _Form(shape, _start(span.source), head, fixed, pieces)
+        form = self._shapes[shape] = _Form(f"{_start(span.source)}{_PAD}", head, fixed, pieces)
         return form
 
     def _render_pairs(self, pairs: Iterable[tuple[str, str]]) -> str:

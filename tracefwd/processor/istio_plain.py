@@ -126,7 +126,6 @@ class PlainPath:
                 count(repairs, "url_masked")
                 tags = layout.with_url(tags, shown)
                 varying = shape.pick_varying(astuple(tags))
-        kind = KINDS[raw_kind]
         duration_us = span.duration_us
         return WavefrontSpan(
             workload.identity,
@@ -135,13 +134,13 @@ class PlainPath:
             span.trace_id,
             span.span_id,
             span.parent_id,
-            kind,
+            shape.kind,
             status,
             False,
             timestamp_us // 1000,
             duration_us // 1000,
             duration_us,
-            workload.heads[kind],
+            shape.head,
             tags,
             True,
             shape.line,

@@ -11,7 +11,7 @@ Invariants:
 Heartbeats are the same series without their operation, so they cost the hot path nothing.  Pure: time is an argument.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from tracefwd.model import Centroids, Heartbeat, Identity, RedKey, RedPoint, WavefrontSpan
@@ -118,7 +118,7 @@ class RedAggregator:
         return len(self._series) + len(self._overflow)
 
     def observe(
-        self, spans: Sequence[WavefrontSpan], now_s: int, facts: list[int] | None = None
+        self, spans: Iterable[WavefrontSpan], now_s: int, facts: list[int] | None = None
     ) -> None:
         """Count spans that arrived now (epoch seconds).  The hot path: no call per span but for new series.
 

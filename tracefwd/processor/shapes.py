@@ -68,7 +68,7 @@ class Layout:
 
 
 class Shape(Struct, eq=False):
-    """``line`` is None where spans of this shape need the complete path.
+    """``line`` is None where spans of this shape need the complete path; ``kind`` and ``head`` as in ``WavefrontSpan``.
 
     Of a record of this shape ``pick_varying`` gives what is not the workload's, of which ``empty_count`` are empty, and
     ``pick_empty`` gives ``nothing``.
@@ -80,6 +80,8 @@ class Shape(Struct, eq=False):
     nothing: Values
     empty_count: int
     line: LineShape | None
+    kind: str
+    head: tuple[tuple[str, str], ...]
 
 
 class Shapes:
@@ -105,20 +107,20 @@ class Shapes:
         varying = [place for place in range(1, len(values)) if place not in shared]
         empty = [place for place in varying if not values[place]]
         there = [place for place, value in enumerate(values) if value]
-        line = None
+        line, head = None, workload.heads[kind]
         if (
             workload.repairs is None
             # A URL may have to be masked, so it cannot be among what is fixed.
             and layout.url not in shared
             and len(there) <= self._tags_max
-            and self._are_fine([names[place] for place in there], workload.heads[kind])
+            and self._are_fine([names[place] for place in there], head)
         ):
             line = LineShape(
                 tuple((names[place], values[place]) for place in shared if values[place]),
                 tuple(names[place] if values[place] else "" for place in varying),
             )
         nothing = ("",) * len(empty)
-        return Shape(layout, picker(varying), picker(empty), nothing, len(empty), line)
+        return Shape(layout, picker(varying), picker(empty), nothing, len(empty), line, kind, head)
 
     def _are_fine(self, keys: list[str], head: Sequence[tuple[str, str]]) -> bool:
         """Whether a line can have all these keys, as they are, beside its head."""

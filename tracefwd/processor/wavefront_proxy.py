@@ -12,6 +12,8 @@ Invariants: the decoder's spans are not written to; memo tables hold at most ``M
 entry grows with what a client sends.  Pure but for these tables.
 """
 
+from typing import cast
+
 from msgspec import Struct
 
 from tracefwd import naming
@@ -31,7 +33,6 @@ from tracefwd.model import (
     Identity,
     Mapped,
     Mapper,
-    PlainSpan,
     Reject,
     Span,
     WavefrontSpan,
@@ -56,6 +57,7 @@ from tracefwd.processor.wavefront_proxy_span import (
     is_entry,
 )
 from tracefwd.settings import MappingSettings, RedSettings
+from tracefwd.tag_record import TagRecord
 
 # Keys of the tags that the mapping itself adds; a client's tag of this name is not the usual case.
 _OWN_KEYS = frozenset(
@@ -151,8 +153,8 @@ class _ProxyMapper:
 
     def _usual(self, span: Span, now_us: int) -> WavefrontSpan | None:
         """The span, or None when it needs the rules."""
-        is_plain = isinstance(span, PlainSpan)
-        tags = span.tags.as_dict() if isinstance(span, PlainSpan) else dict(span.tags or {})
+        is_plain = span.is_plain
+        tags = cast("TagRecord", span.tags).as_dict() if is_plain else dict(span.tags or {})
         keys = tuple(tags)
         shape = self._shapes.get(keys) or self._learn_shape(keys)
         annotations = span.annotations

@@ -9,6 +9,7 @@ not know where in the body a span stood.
 """
 
 from collections.abc import Iterator
+from itertools import chain
 from operator import attrgetter
 from typing import Annotated, Any, Literal
 
@@ -24,6 +25,8 @@ from tracefwd.receiver.tag_records import TagRecords
 _ZEROS_16 = "0" * 16
 # More than any body has, so that no sum with it comes out right.
 _BLANK_AT_EDGE = 1 << 40
+# As numbers: bytes that are asked for bytes raise and forget a TypeError first.
+_BACKSLASH, _BLANK = b"\\ "
 _KINDS_OR_NONE = KINDS | {None}
 
 _Port = Annotated[int, Meta(ge=0, le=PORT_MAX)]
@@ -232,7 +235,7 @@ class StrictReader:
                 return False
         except ValueError:
             return False
-        return b" " not in text or self._blanks_are_inside(text, spans)
+        return _BLANK not in text or self._blanks_are_inside(text, spans)
 
     def _settle(self, span: Any) -> bool:
         """Make a decoded span a model's; False when it needs more than its ids' form settled."""
@@ -267,11 +270,9 @@ class StrictReader:
         Those two are where Envoy's blanks are (``router ... egress``), and they repeat, so that counting them costs a
         fifth of searching the text for blanks next to quotes.  Blanks elsewhere come out as not plain.
         """
-        inside = 0
-        known = self._blanks
+        texts = chain.from_iterable(map(self._said, spans))
         try:
-            for name, agent in map(self._said, spans):
-                inside += known[name] + known[agent]
+            inside = sum(map(self._blanks.__getitem__, texts))
         except KeyError:
             self._learn_blanks(spans)
             return self._blanks_are_inside(text, spans)
@@ -296,7 +297,7 @@ def _place_of(error: msgspec.ValidationError) -> int:
 
 def _looks_odd(text: bytes) -> bool:
     """Of a body or one span: it has escapes, or letters beyond ASCII."""
-    return b"\\" in text or not text.isascii()
+    return _BACKSLASH in text or not text.isascii()
 
 
 def _settle_ids(span: Span) -> bool:
