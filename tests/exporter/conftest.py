@@ -133,7 +133,7 @@ def make_exporter() -> Callable[..., ExporterSettings]:
     return make
 
 
-async def until_true(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
+async def until_true(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
     # Polls each loop turn: conditions span a server, timers and counters, and have no one event.
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110
@@ -142,7 +142,7 @@ async def until_true(condition: Callable[[], bool], timeout_s: float = 5.0) -> N
 
 @pytest.fixture
 def until() -> Callable[..., Awaitable[None]]:
-    """Wait until a condition holds, at most 5 s."""
+    """Wait until a condition holds, at most 30 s."""
     return until_true
 
 

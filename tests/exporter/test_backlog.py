@@ -134,6 +134,8 @@ class FailingDisk(Disk):
     def __init__(self) -> None:
         self.is_quick = threading.Event()
         self.is_quick.set()
+        self.reads = threading.Event()
+        self.reads.set()
 
     def create(self, path: Path) -> int:
         self.is_quick.wait(10)
@@ -142,6 +144,7 @@ class FailingDisk(Disk):
         return super().create(path)
 
     def read_at(self, fd: int, offset: int, size_bytes: int) -> bytes:
+        self.reads.wait(10)
         if self.reads_fail:
             raise OSError(errno.EIO, "refused")
         return super().read_at(fd, offset, size_bytes)
@@ -382,6 +385,32 @@ async def test_a_rename_that_fails_costs_a_count_and_not_the_batch(
 
 
 # Fair.
+
+
+async def test_a_lane_that_waits_for_the_disk_lets_the_loop_rest(
+    room: MakeRoom, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = await room(queue_bytes_max=1_000, concurrency=4)
+    here.sender.judge = lambda lines: BUSY
+    for number in range(40):
+        here.lane.offer(payload(*[line(number)] * 5))
+        await until(lambda: not here.lane._held.storing)
+    here.disk.reads.clear()
+    here.sender.judge = lambda lines: DELIVERED
+    await until(lambda: here.lane._held.loading and not here.lane._held.flights)
+    loop = asyncio.get_running_loop()
+    call_at, timers = loop.call_at, [0.0]
+
+    def counted(when: float, *args: Any, **more: Any) -> asyncio.TimerHandle:
+        timers.append(when)
+        return call_at(when, *args, **more)
+
+    monkeypatch.setattr(loop, "call_at", counted)
+    for _ in range(200):
+        await asyncio.sleep(0)
+    assert len(timers) < 20
+    here.disk.reads.set()
+    await until(lambda: here.lane.account.delivered == 200)
 
 
 async def test_a_long_backlog_does_not_delay_fresh_lines_and_is_not_forgotten(

@@ -412,7 +412,7 @@ def quick_probe(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def usable(room: Room) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not room.store.usable:  # noqa: ASYNC110  # a probe's timer has no event
             await asyncio.sleep(0.002)
 

@@ -29,6 +29,7 @@ SPILL_FROM, SPILL_TO = 0.75, 0.5
 _LOOK_SHARE, _LOOK_MAX_S = 0.25, 5.0
 # After a read that the disk refused: it may be a passing fault, and others are not held up.
 REREAD_S = 5.0
+_LOAD_AGAIN_S = 0.05
 
 
 class Shelf(Protocol):
@@ -219,6 +220,15 @@ class Backlog:
                 return
             held.start_loading(stored)
             self.shelf.read(stored).add_done_callback(partial(self._loaded, stored))
+
+    def due_at(self, now: float) -> float:
+        """When ``load`` is worth calling again, if nothing has landed before.
+
+        What is due already was kept out for want of room or because enough are on their way: their landing is the
+        moment.  Asked again at once, the loop would spin, and leave the disk's thread no time to bring them.
+        """
+        due_at = self.shelf.due_at
+        return due_at if due_at > now else now + _LOAD_AGAIN_S
 
     def _loaded(self, stored: Stored, reading: "asyncio.Future[bytes]") -> None:
         held = self._held

@@ -181,7 +181,7 @@ class Lane:
             batch = self._next(probe=route.breaker.open)
             if batch is None:
                 if self._backlog is not None:
-                    self._wake_at(loop, self._backlog.shelf.due_at)
+                    self._wake_at(loop, self._backlog.due_at(now))
                 return
             self._launch(loop, batch, route)
 
