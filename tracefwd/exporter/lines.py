@@ -260,9 +260,7 @@ class LineWriter:
         if len(self._shapes) >= MEMO_ENTRIES_MAX:
             self._shapes.clear()
         pieces = [""] * (max(2 * len(shape.keys), 1) + 1)
-        pieces[:-1:2] = [f'" "{naming.clean_key(key)}"="' if key else "" for key in shape.keys] or [
-            ""
-        ]
+        pieces[:-1:2] = [self._learn_key(key) if key else "" for key in shape.keys] or [""]
         head, fixed = self._render_pairs(span.head), self._render_pairs(shape.fixed) + pieces[0]
         form = self._shapes[shape] = _Form(f"{_start(span.source)}{_PAD}", head, fixed, pieces)
         return form
@@ -272,10 +270,18 @@ class LineWriter:
 
     def _learn_keys(self, tags: Mapping[str, str]) -> str:
         """The tags as text, and their keys into the memo."""
-        if len(self._keys) + len(tags) > MEMO_ENTRIES_MAX:
-            self._keys.clear()
-        self._keys.update({key: f'" "{naming.clean_key(key)}"="' for key in tags})
+        for key in tags:
+            self._learn_key(key)
         return self._render_pairs(tags.items())
+
+    def _learn_key(self, key: str) -> str:
+        """One text for the lines of all workloads: those of thousands share their keys and the processor's caches."""
+        text = self._keys.get(key)
+        if text is None:
+            if len(self._keys) >= MEMO_ENTRIES_MAX:
+                self._keys.clear()
+            text = self._keys[key] = f'" "{naming.clean_key(key)}"="'
+        return text
 
     def _render_logs(self, spans: list[WavefrontSpan]) -> Iterable[str]:
         for span in spans:

@@ -37,6 +37,7 @@ class Layout:
         "last_said",
         "last_workload",
         "names",
+        "patterns",
         "pick_workload",
         "status",
         "url",
@@ -53,6 +54,7 @@ class Layout:
         self._url_field = record.__struct_fields__[self.url]
         self.workload_places = [self._place(key) for key in workload_keys if key in self.names]
         self.pick_workload = picker(self.workload_places)
+        self.patterns: dict[tuple[bool, ...], Pattern] = {}
         self.workloads: dict[Any, Workload] = {}
         self.last_said: Any = None
         self.last_workload: Any = None
@@ -63,15 +65,47 @@ class Layout:
         setattr(changed, self._url_field, url)
         return changed
 
+    def pattern_of(self, values: Values) -> "Pattern":
+        there = (*map(bool, values),)
+        pattern = self.patterns.get(there)
+        if pattern is None:
+            if len(self.patterns) >= MEMO_ENTRIES_MAX:
+                self.patterns.clear()
+            pattern = self.patterns[there] = self._make_pattern(there)
+        return pattern
+
+    def _make_pattern(self, there: tuple[bool, ...]) -> "Pattern":
+        varying = [place for place in range(1, len(there)) if place not in self.workload_places]
+        empty = [place for place in varying if not there[place]]
+        return Pattern(
+            picker(varying),
+            picker(empty),
+            ("",) * len(empty),
+            len(empty),
+            tuple(self.names[place] if there[place] else "" for place in varying),
+        )
+
     def _place(self, key: str) -> int:
         return self.names.index(key) if key in self.names else 0
 
 
+class Pattern(Struct, eq=False):
+    """Which tags are there: one object for all workloads whose spans have the same.
+
+    Of a record of this pattern ``pick_varying`` gives what is not the workload's, of which ``empty_count`` are empty,
+    and ``pick_empty`` gives ``nothing``.  ``keys`` belong to what varies, "" where it is empty.
+    """
+
+    pick_varying: Callable[[Values], Values]
+    pick_empty: Callable[[Values], Values]
+    nothing: Values
+    empty_count: int
+    keys: tuple[str, ...]
+
+
 class Shape(Struct, eq=False):
     """``line`` is None where spans of this shape need the complete path; ``kind`` and ``head`` as in ``WavefrontSpan``.
-
-    Of a record of this shape ``pick_varying`` gives what is not the workload's, of which ``empty_count`` are empty, and
-    ``pick_empty`` gives ``nothing``.
+    The others are its pattern's: looked up here, they cost the hot path one step less.
     """
 
     layout: Layout
@@ -93,19 +127,20 @@ class Shapes:
         self._memo: dict[Any, Shape] = {}
 
     def find(self, workload: Workload, kind: str, layout: Layout, values: Values) -> Shape:
-        key = (workload, kind, layout, (*map(bool, values),))
+        pattern = layout.pattern_of(values)
+        key = (workload, kind, pattern)
         shape = self._memo.get(key)
         if shape is None:
             if len(self._memo) >= MEMO_ENTRIES_MAX:
                 self._memo.clear()
-            shape = self._memo[key] = self._make(workload, kind, layout, values)
+            shape = self._memo[key] = self._make(workload, kind, layout, pattern, values)
         return shape
 
-    def _make(self, workload: Workload, kind: str, layout: Layout, values: Values) -> Shape:
+    def _make(
+        self, workload: Workload, kind: str, layout: Layout, pattern: Pattern, values: Values
+    ) -> Shape:
         names = layout.names
         shared = layout.workload_places
-        varying = [place for place in range(1, len(values)) if place not in shared]
-        empty = [place for place in varying if not values[place]]
         there = [place for place, value in enumerate(values) if value]
         line, head = None, workload.heads[kind]
         if (
@@ -117,10 +152,18 @@ class Shapes:
         ):
             line = LineShape(
                 tuple((names[place], values[place]) for place in shared if values[place]),
-                tuple(names[place] if values[place] else "" for place in varying),
+                pattern.keys,
             )
-        nothing = ("",) * len(empty)
-        return Shape(layout, picker(varying), picker(empty), nothing, len(empty), line, kind, head)
+        return Shape(
+            layout,
+            pattern.pick_varying,
+            pattern.pick_empty,
+            pattern.nothing,
+            pattern.empty_count,
+            line,
+            kind,
+            head,
+        )
 
     def _are_fine(self, keys: list[str], head: Sequence[tuple[str, str]]) -> bool:
         """Whether a line can have all these keys, as they are, beside its head."""
