@@ -3,10 +3,15 @@
 Run: ``python tests/bench/workers.py``.  All processes share the target's core, so spans per CPU-second show what the
 workers cost each other, and not what more cores bring; that is measured where there are at least four cores, with a
 core for each of two workers, and otherwise said not to be.
+
+Two processes that take turns on one core take each other's caches, whatever they are.  How much that is show "pipeline"
+and "2 pipelines" (``pipeline.py``): the same work without sockets in one process, and in two that share nothing.
 """
 
 import argparse
+import json
 import os
+import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
@@ -15,15 +20,18 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.bench import harness
+from tests.bench.bodies import Traffic
 from tests.bench.harness import Result, Rows, bench
 from tests.bench.servers import tracefwd
 
 WORKERS = (1, 2, 4)
 _CORES_MIN = 4
+# So many that each of four workers finds a whole bout of posts whenever it looks.
+_CONNECTIONS = 128
 
 
 def at(workers: int, seconds: float) -> Rows:
-    with bench(tracefwd(SERVICE__WORKERS=str(workers))) as one:
+    with bench(tracefwd(SERVICE__WORKERS=str(workers)), Traffic(connections=_CONNECTIONS)) as one:
         rows = {f"{workers}": one.limit(seconds)}
     return harness.cut(rows, "spans/CPU-s", "us/span", "spans/s", "p99 ms", "PSS MiB", "lost")
 
@@ -36,14 +44,31 @@ def spread(workers: int, seconds: float) -> Rows:
     return harness.cut(rows, "spans/CPU-s", "us/span", "spans/s", "p99 ms", "PSS MiB", "lost")
 
 
+def unrelated(processes: int, seconds: float) -> Rows:
+    """As many processes that share nothing but the core."""
+    command = [sys.executable, str(Path(__file__).with_name("pipeline.py")), str(seconds)]
+    started = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(processes)
+    ]
+    found = [json.loads(process.communicate()[0]) for process in started]
+    rate = sum(each["spans"] for each in found) / sum(each["cpu_s"] for each in found)
+    name = "pipeline" if processes == 1 else f"{processes} pipelines"
+    return {name: {"spans/CPU-s": rate, "us/span": 1e6 / rate}}
+
+
 def measure(args: argparse.Namespace) -> Result:
     cells = [partial(at, workers, args.seconds) for workers in WORKERS]
+    cells += [partial(unrelated, processes, args.seconds) for processes in (1, 2)]
     many = (os.cpu_count() or 1) >= _CORES_MIN
     if many:
         cells += [partial(spread, workers, args.seconds) for workers in (1, 2)]
     result = harness.run_rounds("workers", cells, args.rounds)
     share = result.ratio("2", "1", "spans/CPU-s")
-    result.notes = [f"two workers: {share:.0%} of one worker's spans per CPU-second"]
+    apart = result.ratio("2 pipelines", "pipeline", "spans/CPU-s")
+    result.notes = [
+        f"two workers: {share:.0%} of one worker's spans per CPU-second",
+        f"two processes that share nothing but the core: {apart:.0%} of one",
+    ]
     if many:
         more = result.ratio("2 on 2 cores", "1 on 1 cores", "spans/s")
         result.notes.append(f"two workers on two cores: {more:.2f} times the throughput of one")
