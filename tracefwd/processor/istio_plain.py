@@ -91,13 +91,13 @@ class PlainPath:
         shape = workload.shapes.get(raw_kind)
         if (
             shape is None
-            or shape.layout is not layout
-            or (varying := shape.pick_varying(values)).count("") != shape.empty_count
-            or shape.pick_empty(values) != shape.nothing
+            or (pattern := shape.pattern).layout is not layout
+            or (varying := pattern.pick_varying(values)).count("") != pattern.empty_count
+            or pattern.pick_empty(values) != pattern.nothing
         ):
             shape = self._shapes.find(workload, KINDS[raw_kind], layout, values)
             workload.shapes[raw_kind] = shape
-            varying = shape.pick_varying(values)
+            varying = shape.pattern.pick_varying(values)
         name = self._operations.plain.get(span.name)
         status = values[layout.status]
         timestamp_us = span.timestamp_us
@@ -125,7 +125,7 @@ class PlainPath:
             if shown != url:
                 count(repairs, "url_masked")
                 tags = layout.with_url(tags, shown)
-                varying = shape.pick_varying(astuple(tags))
+                varying = shape.pattern.pick_varying(astuple(tags))
         duration_us = span.duration_us
         return WavefrontSpan(
             workload.identity,

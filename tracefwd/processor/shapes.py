@@ -66,6 +66,7 @@ class Layout:
         return changed
 
     def pattern_of(self, values: Values) -> "Pattern":
+        """By which of them are empty."""
         there = (*map(bool, values),)
         pattern = self.patterns.get(there)
         if pattern is None:
@@ -78,6 +79,7 @@ class Layout:
         varying = [place for place in range(1, len(there)) if place not in self.workload_places]
         empty = [place for place in varying if not there[place]]
         return Pattern(
+            self,
             picker(varying),
             picker(empty),
             ("",) * len(empty),
@@ -96,6 +98,7 @@ class Pattern(Struct, eq=False):
     and ``pick_empty`` gives ``nothing``.  ``keys`` belong to what varies, "" where it is empty.
     """
 
+    layout: Layout
     pick_varying: Callable[[Values], Values]
     pick_empty: Callable[[Values], Values]
     nothing: Values
@@ -104,15 +107,9 @@ class Pattern(Struct, eq=False):
 
 
 class Shape(Struct, eq=False):
-    """``line`` is None where spans of this shape need the complete path; ``kind`` and ``head`` as in ``WavefrontSpan``.
-    The others are its pattern's: looked up here, they cost the hot path one step less.
-    """
+    """``line`` is None where spans of this shape need the complete path; the others are as in ``WavefrontSpan``."""
 
-    layout: Layout
-    pick_varying: Callable[[Values], Values]
-    pick_empty: Callable[[Values], Values]
-    nothing: Values
-    empty_count: int
+    pattern: Pattern
     line: LineShape | None
     kind: str
     head: tuple[tuple[str, str], ...]
@@ -133,12 +130,11 @@ class Shapes:
         if shape is None:
             if len(self._memo) >= MEMO_ENTRIES_MAX:
                 self._memo.clear()
-            shape = self._memo[key] = self._make(workload, kind, layout, pattern, values)
+            shape = self._memo[key] = self._make(workload, kind, pattern, values)
         return shape
 
-    def _make(
-        self, workload: Workload, kind: str, layout: Layout, pattern: Pattern, values: Values
-    ) -> Shape:
+    def _make(self, workload: Workload, kind: str, pattern: Pattern, values: Values) -> Shape:
+        layout = pattern.layout
         names = layout.names
         shared = layout.workload_places
         there = [place for place, value in enumerate(values) if value]
@@ -154,16 +150,7 @@ class Shapes:
                 tuple((names[place], values[place]) for place in shared if values[place]),
                 pattern.keys,
             )
-        return Shape(
-            layout,
-            pattern.pick_varying,
-            pattern.pick_empty,
-            pattern.nothing,
-            pattern.empty_count,
-            line,
-            kind,
-            head,
-        )
+        return Shape(pattern, line, kind, head)
 
     def _are_fine(self, keys: list[str], head: Sequence[tuple[str, str]]) -> bool:
         """Whether a line can have all these keys, as they are, beside its head."""
