@@ -81,7 +81,8 @@ class _Form(Struct, gc=False):
     """Everything of a line but its name, ids, values and times.
 
     Of ``pieces`` the first place is for what stands before the first value, which is ended by ``fixed``, the last for
-    the times, and every second one in between for a value.
+    the times, and every second one in between for a value.  All forms with the same keys have the same list: what a
+    line leaves there is overwritten by the next one, and thousands of workloads have one list's lines in the caches.
     """
 
     start: str
@@ -136,6 +137,8 @@ class LineWriter:
         # By identity of the head, which the entry keeps alive: hashing a tuple of pairs costs more.
         self._heads: dict[int, _Head] = {}
         self._shapes: dict[LineShape, _Form] = {}
+        # By keys.
+        self._pieces: dict[tuple[str, ...], list[str]] = {}
 
     # Spans
 
@@ -157,7 +160,7 @@ class LineWriter:
             if shape is not None:
                 form = shapes.get(shape) or self._learn_shape(span, shape)
                 name = names.get(name) or self._learn_name(name)
-                # One list for all spans of a shape: filling its gaps costs two fifths of a template.
+                # One list for all spans with the same keys: filling its gaps costs two fifths of a template.
                 pieces = form.pieces
                 if parent_id is None:
                     pieces[0] = (
@@ -259,11 +262,22 @@ class LineWriter:
     def _learn_shape(self, span: WavefrontSpan, shape: LineShape) -> _Form:
         if len(self._shapes) >= MEMO_ENTRIES_MAX:
             self._shapes.clear()
-        pieces = [""] * (max(2 * len(shape.keys), 1) + 1)
-        pieces[:-1:2] = [self._learn_key(key) if key else "" for key in shape.keys] or [""]
-        head, fixed = self._render_pairs(span.head), self._render_pairs(shape.fixed) + pieces[0]
+        pieces = self._pieces.get(shape.keys) or self._learn_pieces(shape.keys)
+        head, fixed = self._render_pairs(span.head), self._render_pairs(shape.fixed)
+        if shape.keys and shape.keys[0]:
+            fixed += self._learn_key(shape.keys[0])
         form = self._shapes[shape] = _Form(f"{_start(span.source)}{_PAD}", head, fixed, pieces)
         return form
+
+    def _learn_pieces(self, keys: tuple[str, ...]) -> list[str]:
+        """The first key's text stands at the end of what is fixed."""
+        if len(self._pieces) >= MEMO_ENTRIES_MAX:
+            self._pieces.clear()
+        pieces = [""] * (max(2 * len(keys), 1) + 1)
+        # Where no tag is, nothing stands before its empty value.
+        pieces[2:-1:2] = [self._learn_key(key) if key else "" for key in keys[1:]]
+        self._pieces[keys] = pieces
+        return pieces
 
     def _render_pairs(self, pairs: Iterable[tuple[str, str]]) -> str:
         return "".join([f'" "{naming.clean_key(key)}"="{quoted(value)}' for key, value in pairs])
@@ -275,7 +289,7 @@ class LineWriter:
         return self._render_pairs(tags.items())
 
     def _learn_key(self, key: str) -> str:
-        """One text for the lines of all workloads: those of thousands share their keys and the processor's caches."""
+        """What stands before its value."""
         text = self._keys.get(key)
         if text is None:
             if len(self._keys) >= MEMO_ENTRIES_MAX:
