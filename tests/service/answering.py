@@ -50,7 +50,7 @@ def proxy(traces: str, metrics: str = "", **more: Any) -> dict[str, Any]:
 
 
 async def found(
-    settings: Loaded, *, sends: bool = True, proxy_conf: Path | None = None, timeout_s: float = 2.0
+    settings: Loaded, *, sends: bool = True, proxy_conf: Path | None = None, timeout_s: float = 10.0
 ) -> list[Finding]:
     options = DoctorOptions(timeout_s=timeout_s, sends=sends, proxy_conf=proxy_conf, json=False)
     return await examine(settings, options)

@@ -10,7 +10,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work"
 # Where there is no network this must be known at once.
-npm pack --loglevel=error --fetch-retries=1 --fetch-retry-maxtimeout=2000 --fetch-timeout=30000 "$package" >/dev/null
+npm pack --loglevel=error --fetch-retries=1 --fetch-retry-mintimeout=1000 --fetch-retry-maxtimeout=2000 --fetch-timeout=30000 "$package" >/dev/null
 echo "$sum  $(ls ./*.tgz)" | sha256sum --check --quiet
 tar xzf ./*.tgz
 mkdir -p "$bin"
