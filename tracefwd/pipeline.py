@@ -165,8 +165,9 @@ class Pipeline:
             if decoded.repairs or mapped.repairs:
                 self._count_repairs(decoded.repairs, mapped.repairs)
         if red is not None:
-            found = [part.mapped for part in plan.parts]
-            counted = [*[each.spans for each in found], *[each.red_only for each in found]]
+            counted = [
+                spans for part in plan.parts for spans in (part.mapped.spans, part.mapped.red_only)
+            ]
             red.observe(chain.from_iterable(counted), now_s, facts)
         self._offer(plan.payloads, facts, now_s)
         if self.watch is not None:

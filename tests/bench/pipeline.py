@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import time
-from itertools import chain, zip_longest
+from itertools import chain
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -30,8 +30,9 @@ _BATCH_BYTES = 2**20
 
 def run(seconds: float) -> dict[str, float]:
     envoys = Traffic().envoys(_NOW_US)
-    posts = [each for turn in zip_longest(*envoys) for each in turn if each is not None]
-    bouts = [posts[at : at + _BOUT_POSTS] for at in range(0, len(posts), _BOUT_POSTS)]
+    # The Envoys in turn, as at the service.
+    bodies = [request.body for turn in zip(*envoys, strict=True) for request in turn]
+    bouts = [bodies[at : at + _BOUT_POSTS] for at in range(0, len(bodies), _BOUT_POSTS)]
     decode, map_spans = make_decode(), make_istio_mapper(MappingSettings(), RedSettings())
     red, writer = RedAggregator(RedSettings()), LineWriter()
 
@@ -42,15 +43,14 @@ def run(seconds: float) -> dict[str, float]:
         red.observe(spans, _NOW_US // 1_000_000)
         return len(spans), [payload.data for payload in writer.write(spans)]
 
-    bodies = [[request.body for request in bout] for bout in bouts]
-    for bout in bodies:
+    for bout in bouts:
         work(bout)
     gc.collect()
     gc.freeze()
-    spans, lines = 0, [b""]
+    spans, lines = 0, list[bytes]()
     began, end = time.process_time(), time.perf_counter() + seconds
     while time.perf_counter() < end:
-        for bout in bodies:
+        for bout in bouts:
             more, written = work(bout)
             spans += more
             lines += written

@@ -106,6 +106,13 @@ class Room:
         self.check()
         await self.store.close()
 
+    async def fill_spool(self, batches: int, until: "Until") -> None:
+        """While the target is busy offer batches of five lines, each when the disk has what it was given before."""
+        self.sender.judge = lambda lines: BUSY
+        for number in range(batches):
+            self.lane.offer(payload(*[line(number)] * 5))
+            await until(lambda: not self.lane._held.storing)
+
     async def restart(self, budget_s: float = 0.0) -> None:
         await self.stop(budget_s)
         self.make()
@@ -391,10 +398,7 @@ async def test_a_lane_that_waits_for_the_disk_lets_the_loop_rest(
     room: MakeRoom, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = await room(queue_bytes_max=1_000, concurrency=4)
-    here.sender.judge = lambda lines: BUSY
-    for number in range(40):
-        here.lane.offer(payload(*[line(number)] * 5))
-        await until(lambda: not here.lane._held.storing)
+    await here.fill_spool(40, until)
     here.disk.reads.clear()
     here.sender.judge = lambda lines: DELIVERED
     await until(lambda: here.lane._held.loading and not here.lane._held.flights)
@@ -417,10 +421,7 @@ async def test_a_long_backlog_does_not_delay_fresh_lines_and_is_not_forgotten(
     room: MakeRoom, until: Until
 ) -> None:
     here = await room(queue_bytes_max=1_000, concurrency=4)
-    here.sender.judge = lambda lines: BUSY
-    for number in range(200):
-        here.lane.offer(payload(*[line(number)] * 5))
-        await until(lambda: not here.lane._held.storing)
+    await here.fill_spool(200, until)
     here.sender.judge = lambda lines: DELIVERED
     old = here.lane.account.held()
     loop = asyncio.get_running_loop()
@@ -442,10 +443,7 @@ async def test_old_batches_have_a_quarter_of_the_requests_while_there_are_fresh_
     room: MakeRoom, until: Until
 ) -> None:
     here = await room(queue_bytes_max=10_000, concurrency=8, batch_age_max=60.0)
-    here.sender.judge = lambda lines: BUSY
-    for number in range(80):  # from three quarters on all but the newest half are spooled
-        here.lane.offer(payload(*[line(number)] * 5))
-        await until(lambda: not here.lane._held.storing)
+    await here.fill_spool(80, until)  # from three quarters on all but the newest half are spooled
     here.sender.gate = asyncio.Event()
     await until(lambda: here.sender.in_flight > 0)
     here.sender.judge = lambda lines: DELIVERED

@@ -29,6 +29,7 @@ SPILL_FROM, SPILL_TO = 0.75, 0.5
 _LOOK_SHARE, _LOOK_MAX_S = 0.25, 5.0
 # After a read that the disk refused: it may be a passing fault, and others are not held up.
 REREAD_S = 5.0
+# Should nothing land meanwhile: seldom enough that asking costs nothing.
 _LOAD_AGAIN_S = 0.05
 
 

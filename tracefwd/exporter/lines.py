@@ -187,8 +187,8 @@ class LineWriter:
             ):
                 # Written out, because its three calls would double what the front of a line costs.
                 push(
-                    f'{names[name]}{entry.start}{_PAD}{span_id[:4]}-{span_id[4:]}" traceId="{trace}'
-                    f'{entry.text}" "parent"="{_PAD}{parent_id[:4]}-{parent_id[4:]}'
+                    f"{names[name]}{entry.start}{_PAD}{span_id[_FRONT]}-{span_id[_BACK]}"
+                    f'" traceId="{trace}{entry.text}{_PARENT}{parent_id[_FRONT]}-{parent_id[_BACK]}'
                 )
             else:
                 push(self._front(span, f"{trace}{entry.text}"))
