@@ -25,6 +25,8 @@ _FIRST = (
     "istio.mesh_id",
     "istio.namespace",
     "node_id",
+    # Where blanks are: it has a name in every record (``_field``).
+    "user_agent",
 )
 
 _NEW_KEYS_MAX = TAG_RECORD_KEYS_MAX - len(_FIRST)
@@ -41,7 +43,7 @@ class TagRecords:
     def field(self, key: str) -> str:
         """The record's member for this key."""
         names = self.record.names
-        return f"at_{names.index(key)}" if key in names else "nothing"
+        return _field(names.index(key), key) if key in names else "nothing"
 
     def learn(self, keys: Iterable[str]) -> bool:
         """Give places to these keys of a span without escapes; False when nothing has changed."""
@@ -60,7 +62,7 @@ class TagRecords:
         return True
 
     def _make(self, keys: tuple[str, ...]) -> type[TagRecord]:
-        places = {f"at_{place}": key for place, key in enumerate(keys, 1)}
+        places = {_field(place, key): key for place, key in enumerate(keys, 1)}
         # A class statement cannot have fields that are known at run time only, and msgspec's own way takes no mapping.
         return TagRecordMeta(  # type: ignore[return-value]
             "PlacedTags",
@@ -74,6 +76,10 @@ class TagRecords:
             gc=False,
             rename=places,
         )
+
+
+def _field(place: int, key: str) -> str:
+    return key if key == "user_agent" else f"at_{place}"
 
 
 def _is_learnable(key: str) -> bool:
