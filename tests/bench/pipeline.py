@@ -25,7 +25,7 @@ from tracefwd.settings import MappingSettings, RedSettings
 
 _NOW_US = 1_795_400_000_000_000
 _BOUT_POSTS = 16
-_BATCH_BYTES = 2**20
+_BATCH_BYTES = 4 * 2**20
 
 
 def run(seconds: float) -> dict[str, float]:

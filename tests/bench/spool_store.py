@@ -2,7 +2,7 @@
 
     .venv/bin/python tests/bench/spool_store.py [FOLDER]
 
-A batch is what a lane sends: about 1 MiB of span lines, packed.  Each store holds some, gives them back in order, and
+A batch here is about 1 MiB of span lines, packed.  Each store holds some, gives them back in order, and
 forgets them, as an outage and its end do; then the same with small batches of a quiet mesh.
 Columns: CPU and elapsed microseconds a batch to put, to read back and to remove (median of ROUNDS); the most bytes on
 disk per byte held; MiB left when all is gone; and what one flipped bit in the middle costs, in batches.

@@ -261,7 +261,7 @@ MISTAKES = {
     ),
     "spool below a batch": (
         "spool: {folder: x, bytes_max: 1KiB}",
-        ["exporter.batch_bytes_max = '1MiB'", "spool.bytes_max (1KiB)"],
+        ["exporter.batch_bytes_max = '4MiB'", "spool.bytes_max (1KiB)"],
     ),
     "spool ages": ("spool: {after: 2h, age_max: 1h}", ["spool.after = '2h'", "spool.age_max (1h)"]),
     "relation": (
