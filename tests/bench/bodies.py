@@ -68,7 +68,8 @@ class Traffic:
 
     def _named(self, envoys: list[list[bytes]]) -> list[list[bytes]]:
         """A series is a workload and a name: each connection is a workload of its own, and all have the same names.
-        With fewer series than connections some are the same workload with one name."""
+        With fewer series than connections some say that they are the same workload, with one name; all else in their
+        spans is their own, so that rows differ in the number of series alone."""
         if not self.series:
             return envoys
         workloads = min(self.series, self.connections)
@@ -77,7 +78,13 @@ class Traffic:
             workload = number % workloads
             # The first workloads take what does not come out even.
             names = cycle(range((self.series - workload - 1) // workloads + 1))
-            named.append([_renamed(span, workload, next(names)) for span in envoys[workload]])
+            whose = json.loads(envoys[workload][0])
+            named.append(
+                [
+                    _renamed(span, whose, f"service-{workload}", next(names))
+                    for span in envoys[number]
+                ]
+            )
         return named
 
     def _odd(self, spans: list[bytes]) -> list[bytes]:
@@ -89,14 +96,21 @@ class Traffic:
         ]
 
 
-def _renamed(span: bytes, workload: int, name: int) -> bytes:
-    """Kind and status, which are part of a series, are made equal too."""
+def _renamed(span: bytes, whose: dict[str, Any], service: str, name: int) -> bytes:
+    """As if ``service``, at the place that the span ``whose`` names, had sent it.
+
+    Kind and status, which are part of a series, are made equal too.
+    """
     members = json.loads(span)
     members["name"] = f"operation-{name}.default.svc.cluster.local:9080/*"
     members["kind"] = "SERVER"
-    members["tags"]["istio.canonical_service"] = f"service-{workload}"
-    members["tags"]["http.status_code"] = "200"
-    members["tags"].pop("error", None)
+    members["localEndpoint"] = whose["localEndpoint"]
+    tags = members["tags"]
+    tags |= {key: value for key, value in whose["tags"].items() if key.startswith("istio.")}
+    tags["istio.canonical_service"] = service
+    tags["http.status_code"] = "200"
+    for key in ("error", "node_id"):
+        tags.pop(key, None)
     return _dumps(members)
 
 
