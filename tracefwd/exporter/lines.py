@@ -144,7 +144,9 @@ class LineWriter:
 
     def write(self, spans: Sequence[WavefrontSpan]) -> list[Payload]:
         """Span lines and, where there are any and the target takes them, span logs."""
+        # Lines of text, and before them lines that are bytes already.
         out: list[str] = []
+        done: list[bytes] = []
         push = out.append
         logged: list[WavefrontSpan] = []
         names, heads, shapes = self._names, self._heads, self._shapes
@@ -177,6 +179,7 @@ class LineWriter:
                 # All lines are joined once: each join copies the whole line.
                 out += pieces
                 continue
+            begin = len(out)
             entry = heads.get(id(span.head)) or self._learn_head(span)
             if (
                 parent_id is not None
@@ -202,10 +205,20 @@ class LineWriter:
                 if self._span_logs:
                     push('" "_spanLogs"="true')
             push(f'" {span.start_ms} {span.duration_ms}\n')
-        payloads = [self._payload(Signal.SPANS, out, len(spans))]
+            if not span.plain:
+                line = "".join(out[begin:])
+                del out[begin:]
+                if line.isascii():
+                    push(line)
+                else:
+                    # One letter beyond ASCII makes all text that is joined with it two or four times as wide.
+                    done += (_encoded(out), _encoded([line]))
+                    out.clear()
+        done.append(_encoded(out))
+        payloads = [self._payload(Signal.SPANS, b"".join(done), len(spans))]
         if logged and self._span_logs:
             logs = list(self._render_logs(logged))
-            payloads.append(self._payload(Signal.SPAN_LOGS, logs, len(logs)))
+            payloads.append(self._payload(Signal.SPAN_LOGS, _encoded(logs), len(logs)))
         return payloads
 
     def _push_tags(self, span: WavefrontSpan, out: list[str]) -> None:
@@ -236,7 +249,8 @@ class LineWriter:
             return [Payload(Signal.SPAN_LOGS, b"", 0, len(logs))]
         mark = {"span": _SAMPLED} if self._sampled_mark else {}
         members = [log.members if log.span is None else {**log.members, **mark} for log in logs]
-        return [self._payload(Signal.SPAN_LOGS, [_json(each) for each in members], len(logs))]
+        data = _encoded([_json(each) for each in members])
+        return [self._payload(Signal.SPAN_LOGS, data, len(logs))]
 
     def _front(self, span: WavefrontSpan, trace: str) -> str:
         """Everything before the tags."""
@@ -317,8 +331,7 @@ class LineWriter:
                 logs = [{"timestamp": -1, "fields": span.oversize}]
                 yield _json({"customer": "dummy", **ids, "logs": logs, **mark})
 
-    def _payload(self, signal: Signal, pieces: list[str], items: int) -> Payload:
-        data = "".join(pieces).encode("utf-8", "replace")
+    def _payload(self, signal: Signal, data: bytes, items: int) -> Payload:
         line_bytes_max = self._line_bytes_max[signal]
         if not line_bytes_max:
             return Payload(signal, data, items)
@@ -365,7 +378,7 @@ class LineWriter:
             distributions += [f"{_bins(part)} {name}\n" for part in point.good]
             distributions += [f'{_bins(part)} {name} "error"="true"\n' for part in point.bad]
         payloads = [
-            self._payload(signal, lines, len(lines))
+            self._payload(signal, _encoded(lines), len(lines))
             for signal, lines in ((Signal.POINTS, counters), (Signal.DISTRIBUTIONS, distributions))
             if lines
         ]
@@ -384,7 +397,7 @@ class LineWriter:
                     continue
                 source = _source(identity.source)
                 lines[f'"{HEARTBEAT}" 1 {now_s} source="{source}"{text}\n'] = None
-        return [self._payload(Signal.POINTS, [*lines], len(lines))] if lines else []
+        return [self._payload(Signal.POINTS, _encoded(lines), len(lines))] if lines else []
 
     def _point_pairs(
         self, identity: Identity, kind: str, http_status: str, operation: str
@@ -394,6 +407,10 @@ class LineWriter:
         if self._reporter:
             pairs.append(("source", identity.source))
         return pairs
+
+
+def _encoded(pieces: Iterable[str]) -> bytes:
+    return "".join(pieces).encode("utf-8", "replace")
 
 
 def _fields_of(entry: Annotation) -> dict[str, str]:

@@ -25,6 +25,8 @@ _ZEROS_16 = "0" * 16
 _BLANK_AT_EDGE = 1 << 40
 # As a number: bytes that are asked for bytes raise and forget a TypeError first.
 _BACKSLASH = ord("\\")
+# What msgspec says of a key that the tags' record has no place for.
+_NEW_KEY = "unknown field"
 _KINDS_OR_NONE = KINDS | {None}
 
 _Port = Annotated[int, Meta(ge=0, le=PORT_MAX)]
@@ -177,9 +179,10 @@ class StrictReader:
             return None
         try:
             span: Any = self._decode_one(element)
-        except msgspec.ValidationError:
+        except msgspec.ValidationError as error:
             # A new key may be all that is odd.
-            return self._read_plain(element) if self._learn_keys(element) else None
+            is_new = _NEW_KEY in str(error) and self._learn_keys(element)
+            return self._read_plain(element) if is_new else None
         except _UNREADABLE:
             return None
         return span if self._are_plain([span], element) else None
