@@ -170,8 +170,7 @@ class Gathering:
             self._age_timer = None
         if self._held.open_items:
             origin = self._open_origin()
-            data, items = self._held.take_open()
-            self._held.queue.append(self.packed(data, items, self._now(), origin))
+            self._held.queue.append(self._held.close_open(self._now(), origin))
             self._pump()
 
     def _open_origin(self) -> Origin | None:
@@ -225,9 +224,8 @@ class Gathering:
                 held.leave(oldest)
                 self._books.dropped(oldest, "queue_full")
             elif held.open_items:
-                origin = self._open_origin()
-                _, items = held.take_open()
-                batch = Batch(b"", "", items, 0.0, origin=origin)
+                batch = held.close_open(0.0, self._open_origin())
+                held.leave(batch)
                 self._books.dropped(batch, "queue_full")
             else:
                 return False

@@ -9,6 +9,8 @@ from collections import deque
 from itertools import chain
 
 from tracefwd.exporter.batch import Batch
+from tracefwd.exporter.compress import Packer
+from tracefwd.exporter.origin import Origin
 from tracefwd.exporter.route import Flight
 from tracefwd.model import Outcome, Stored
 
@@ -18,10 +20,10 @@ class Held:
 
     ``queue``: fresh ones.  ``old``: from the spool, and pieces in the search for a bad line.  ``flights``: being sent.
     ``waits``: failed, until their timer.  ``storing``: on their way to the spool.  ``loading`` are on their way back:
-    their bytes are counted, so that there is room for them when they come.
+    their bytes are counted, so that there is room for them when they come.  ``packs``: whether batches are compressed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, packs: bool) -> None:
         self.queue: deque[Batch] = deque()
         self.old: deque[Batch] = deque()
         self.flights: dict[asyncio.Task[Outcome], Flight] = {}
@@ -34,12 +36,12 @@ class Held:
         self.open_seqs = (0, 0)
         self.kept_items = 0
         self.storing_bytes = 0
-        self._open: list[bytes] = []
+        self._open = Packer(packs=packs)
         self._batch_bytes = 0
 
     @property
     def size_bytes(self) -> int:
-        """As they will be sent; the open batch as it is."""
+        """As they will be sent; the open batch before it is packed."""
         return self._batch_bytes + self.open_bytes
 
     def items(self) -> int:
@@ -52,24 +54,24 @@ class Held:
     def is_empty(self) -> bool:
         """Nothing is left that has to go somewhere."""
         return not (
-            self._open or self.queue or self.old or self.flights or self.waits or self.storing
+            self.open_items or self.queue or self.old or self.flights or self.waits or self.storing
         )
 
     def gather(self, data: bytes, items: int, seq: int, unsendable: int) -> None:
-        self._open.append(data)
+        self._open.add(data)
         self.open_bytes += len(data)
         self.open_items += items
         if seq:
             self.open_seqs = (self.open_seqs[0] or seq, seq)
             self.open_unsendable += unsendable
 
-    def take_open(self) -> tuple[bytes, int]:
-        """The open batch's lines and their number; afterwards it is empty."""
-        taken = b"".join(self._open), self.open_items
-        self._open = []
+    def close_open(self, born: float, origin: Origin | None) -> Batch:
+        """The open batch, entered; afterwards there is an empty one.  The caller puts it into one of the places."""
+        body, encoding = self._open.finish()
+        items, size = self.open_items, self.open_bytes
         self.open_bytes = self.open_items = self.open_unsendable = 0
         self.open_seqs = (0, 0)
-        return taken
+        return self.enter(Batch(body, encoding, items, born, plain_bytes=size, origin=origin))
 
     def enter(self, batch: Batch) -> Batch:
         self._batch_bytes += len(batch.data)
@@ -137,5 +139,5 @@ class Held:
         self.waits.clear()
         self.storing.clear()
         self.loading.clear()
-        self.take_open()
+        self.leave(self.close_open(0.0, None))
         self._batch_bytes = self.storing_bytes = 0

@@ -70,7 +70,6 @@ class Lane:
         launched: Launched | None = None,
         show: Callable[[Reject], None] = lambda reject: None,
     ) -> None:
-        self._held = Held()
         self.books = LaneBooks(name, signal, self._items_held, done, launched, show)
         self.account = self.books.account
         self.lost = self.books.lost
@@ -78,6 +77,7 @@ class Lane:
         self.routes = routes
         # A queue of packed batches holds six times as much; failovers of another kind unpack.
         packs = settings.gzip and bool(routes) and routes[0].sender.takes_gzip
+        self._held = Held(packs=packs)
         self._concurrency = settings.concurrency
         self._turns = Turns(settings.concurrency)
         self._patience = Patience(settings.retry, random)

@@ -147,9 +147,8 @@ class LineWriter:
         # Lines of text, and before them lines that are bytes already.
         out: list[str] = []
         done: list[bytes] = []
-        push = out.append
         logged: list[WavefrontSpan] = []
-        names, heads, shapes = self._names, self._heads, self._shapes
+        names, shapes = self._names, self._shapes
         trace_id = trace = ""
         for span in spans:
             # A post's spans are often of one trace.
@@ -180,36 +179,14 @@ class LineWriter:
                 out += pieces
                 continue
             begin = len(out)
-            entry = heads.get(id(span.head)) or self._learn_head(span)
-            if (
-                parent_id is not None
-                and entry.source is span.source
-                and len(span_id) == 16
-                and len(parent_id) == 16
-                and name in names
-            ):
-                # Written out, because its three calls would double what the front of a line costs.
-                push(
-                    f"{names[name]}{entry.start}{_PAD}{span_id[_FRONT]}-{span_id[_BACK]}"
-                    f'" traceId="{trace}{entry.text}{_PARENT}{parent_id[_FRONT]}-{parent_id[_BACK]}'
-                )
-            else:
-                push(self._front(span, f"{trace}{entry.text}"))
-            if span.keys_kept:
-                push(_as_they_are(span.tags.items()))
-                push(_as_they_are(span.tail))
-            else:
-                self._push_tags(span, out)
+            self._push_with_care(span, trace, out)
             if span.logs is not None or span.oversize is not None:
                 logged.append(span)
-                if self._span_logs:
-                    push('" "_spanLogs"="true')
-            push(f'" {span.start_ms} {span.duration_ms}\n')
             if not span.plain:
                 line = "".join(out[begin:])
                 del out[begin:]
                 if line.isascii():
-                    push(line)
+                    out.append(line)
                 else:
                     # One letter beyond ASCII makes all text that is joined with it two or four times as wide.
                     done += (_encoded(out), _encoded([line]))
@@ -220,6 +197,34 @@ class LineWriter:
             logs = list(self._render_logs(logged))
             payloads.append(self._payload(Signal.SPAN_LOGS, _encoded(logs), len(logs)))
         return payloads
+
+    def _push_with_care(self, span: WavefrontSpan, trace: str, out: list[str]) -> None:
+        """The line of a span without a shape; ``trace`` is its trace id as it is written."""
+        push, names = out.append, self._names
+        name, span_id, parent_id = span.name, span.span_id, span.parent_id
+        entry = self._heads.get(id(span.head)) or self._learn_head(span)
+        if (
+            parent_id is not None
+            and entry.source is span.source
+            and len(span_id) == 16
+            and len(parent_id) == 16
+            and name in names
+        ):
+            # Written out, because its three calls would double what the front of a line costs.
+            push(
+                f"{names[name]}{entry.start}{_PAD}{span_id[_FRONT]}-{span_id[_BACK]}"
+                f'" traceId="{trace}{entry.text}{_PARENT}{parent_id[_FRONT]}-{parent_id[_BACK]}'
+            )
+        else:
+            push(self._front(span, f"{trace}{entry.text}"))
+        if span.keys_kept:
+            push(_as_they_are(span.tags.items()))
+            push(_as_they_are(span.tail))
+        else:
+            self._push_tags(span, out)
+        if self._span_logs and (span.logs is not None or span.oversize is not None):
+            push('" "_spanLogs"="true')
+        push(f'" {span.start_ms} {span.duration_ms}\n')
 
     def _push_tags(self, span: WavefrontSpan, out: list[str]) -> None:
         """Tags and tail, their keys cleaned.
