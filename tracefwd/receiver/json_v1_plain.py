@@ -27,7 +27,7 @@ _ZEROS_16 = "0" * 16
 _KINDS = {("cs", "cr"): "CLIENT", ("sr", "ss"): "SERVER"}
 _PLAIN = PLAIN.encode()
 _TAG = re.compile(rb'"key":"(' + _PLAIN + rb')","value":"(' + _PLAIN + rb')","endpoint":')
-_NAME, _LIST_BEGINS = b'"binaryAnnotations"', b":["
+_NAME, _TAGS = b'"binaryAnnotations"', b',"binaryAnnotations":['
 # Behind what the last tag's endpoint holds, and behind that of another.
 _LIST_END, _NEXT_TAG = b"}}]", b"}},"
 _ENDPOINT_BYTES_MAX = 400
@@ -219,15 +219,25 @@ def _cut(body: bytes) -> tuple[bytes, list[bytes]]:
     """The body with an empty list of tags in each span, and the lists: half of what stepping over them costs msgspec.
 
     A list ends at its first bracket; if that stands in a value, what is left is no JSON.  Wherever else a member of
-    this name may stand, and however it may be written, there are more lists than spans, or none.
+    this name may stand, and however it may be written, there are more lists than spans, or none; of two in one object
+    the last counts, for msgspec too.
     """
     rest: list[bytes] = []
     lists: list[bytes] = []
     at = 0
-    while (place := body.find(_NAME, at)) >= 0:
-        begin = place + len(_NAME) + len(_LIST_BEGINS)
+    while True:
+        # Where Envoys have it, it follows the annotations' bracket: a tenth of the cost of a search for the name.
+        begin = body.find(b"]", at + 1) + 1
+        if not body.startswith(_TAGS, begin):
+            place = body.find(_NAME, at)
+            if place < 0:
+                break
+            begin = place - 1
+            if not body.startswith(_TAGS[1:], place):
+                return body, []
+        begin += len(_TAGS)
         end = body.find(b"]", begin)
-        if end < 0 or not body.startswith(_LIST_BEGINS, place + len(_NAME)):
+        if end < 0:
             return body, []
         rest.append(body[at:begin])
         lists.append(body[begin - 1 : end + 1])
