@@ -58,6 +58,10 @@ TAGS_PER_SPAN_MAX = 1_000
 # disk's thread for as long as a slow write takes; this is what a worker at its full speed (140,000 spans/s, some 60
 # bytes each when packed) gathers in two seconds, and a disk that takes longer than that is no help against bursts.
 STORING_BYTES_MAX = 16 * 2**20
+# A request to a target of OTLP, before compression: a server of gRPC takes messages of 4 MiB unless it is told
+# otherwise, and refuses a longer one when it has been sent.
+OTLP_BATCH_BYTES_MAX = 2 * 2**20
+
 # --- console -------------------------------------------------------------------------------
 # Operations that the parent keeps the last minutes of; about 1.5 kB each.  Further ones count under their service.
 CONSOLE_OPERATIONS_MAX = 10_000

@@ -421,7 +421,9 @@ class ExporterSettings:
     gzip: bool = option(True, "Compress request bodies.")
     batch_items_max: int = option(5_000, "Lines in one request; the proxy's own batch is 5,000.")
     batch_bytes_max: int = option(
-        4 * 2**20, "Bytes in one request before compression.", unit="size"
+        4 * 2**20,
+        "Bytes in one request before compression; to a target of OTLP 2 MiB at most.",
+        unit="size",
     )
     batch_age_max: float = option(
         1.0, "A batch is sent when its first line is this old.", unit="duration"

@@ -41,9 +41,12 @@ TRACES = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 METRICS = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
 
 
-def spans(number: int) -> Payload:
+def spans(number: int, tags: dict[str, str] | None = None) -> Payload:
     mapper = make_istio_mapper(MappingSettings(), RedSettings())
-    found = [sidecar_span(span_id=f"{index + 1:016x}", name=f"n{index}") for index in range(number)]
+    found = [
+        sidecar_span(span_id=f"{index + 1:016x}", name=f"n{index}", tags=tags or {})
+        for index in range(number)
+    ]
     [payload] = OtlpWriter().write(mapper(Decoded(Encoding.JSON_V2, found), NOW_US).spans)
     return payload
 
@@ -242,6 +245,19 @@ class Receiver:
             return b""
 
         return grpc.unary_unary_rpc_method_handler(answer)
+
+
+async def test_a_server_at_its_defaults_refuses_no_request_for_its_size() -> None:
+    line = spans(1, {f"more.{number}": "x" * 200 for number in range(5)}).data
+    number = 5 * 2**20 // len(line)
+    receiver = Receiver()
+    async with receiver as url, running(url=url, protocol="grpc") as target:
+        account = await deliver(target, Payload(Signal.SPANS, line * number, number))
+        results = target.samples()["tracefwd_exporter_requests_total"]
+    assert account["delivered"] == number
+    assert number < EXPORTER.batch_items_max
+    assert {result for *_, result in results} == {"delivered"}
+    assert len(receiver.requests) > 1
 
 
 def failing(code: grpc.StatusCode, details: str = "", *, wait_s: float | None = None) -> Reply:

@@ -7,6 +7,7 @@ blocked (the settings give this signal no URL), or held.  Failovers keep account
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from random import Random
 from typing import Any
@@ -17,6 +18,7 @@ from tracefwd.exporter.destination import Destination
 from tracefwd.exporter.lane import Lane
 from tracefwd.exporter.route import Route
 from tracefwd.ledger import Account
+from tracefwd.limits import OTLP_BATCH_BYTES_MAX
 from tracefwd.metrics import Samples, add
 from tracefwd.model import Payload, Reject, Signal
 from tracefwd.quarantine import Quarantine
@@ -45,6 +47,9 @@ class Target:
         self.name = settings.name
         self.role = settings.role
         self._destinations = [Destination(each, exporter) for each in (settings, *failovers)]
+        if any(each.kind == "otlp" for each in (settings, *failovers)):
+            most = min(exporter.batch_bytes_max, OTLP_BATCH_BYTES_MAX)
+            exporter = replace(exporter, batch_bytes_max=most)
         # Jitter, no secrets; seeded so that a test is the same every time.
         random = Random(seed)  # noqa: S311
         self._quarantine = Quarantine()
