@@ -59,7 +59,7 @@ TAGS_PER_SPAN_MAX = 1_000
 # bytes each when packed) gathers in two seconds, and a disk that takes longer than that is no help against bursts.
 STORING_BYTES_MAX = 16 * 2**20
 # A request to a target of OTLP, before compression: a server of gRPC takes messages of 4 MiB unless it is told
-# otherwise, and refuses a longer one when it has been sent.
+# otherwise, and refuses a longer one when it has been sent; a message may be longer than its lines.
 OTLP_BATCH_BYTES_MAX = 2 * 2**20
 
 # --- console -------------------------------------------------------------------------------

@@ -41,12 +41,9 @@ TRACES = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 METRICS = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
 
 
-def spans(number: int, tags: dict[str, str] | None = None) -> Payload:
+def spans(number: int) -> Payload:
     mapper = make_istio_mapper(MappingSettings(), RedSettings())
-    found = [
-        sidecar_span(span_id=f"{index + 1:016x}", name=f"n{index}", tags=tags or {})
-        for index in range(number)
-    ]
+    found = [sidecar_span(span_id=f"{index + 1:016x}", name=f"n{index}") for index in range(number)]
     [payload] = OtlpWriter().write(mapper(Decoded(Encoding.JSON_V2, found), NOW_US).spans)
     return payload
 
@@ -248,11 +245,12 @@ class Receiver:
 
 
 async def test_a_server_at_its_defaults_refuses_no_request_for_its_size() -> None:
-    line = spans(1, {f"more.{number}": "x" * 200 for number in range(5)}).data
-    number = 5 * 2**20 // len(line)
+    # Each of another resource, so that its message is longer than its line.
+    number, item = 4_500, text_field(1, "x" * 1_200)
+    lines = [otlp_frames.line(text_field(1, f"{place}"), item) for place in range(number)]
     receiver = Receiver()
     async with receiver as url, running(url=url, protocol="grpc") as target:
-        account = await deliver(target, Payload(Signal.SPANS, line * number, number))
+        account = await deliver(target, Payload(Signal.SPANS, b"".join(lines), number))
         results = target.samples()["tracefwd_exporter_requests_total"]
     assert account["delivered"] == number
     assert number < EXPORTER.batch_items_max
