@@ -477,6 +477,7 @@ async def test_a_failed_task_is_told_and_what_is_held_is_still_delivered(
     assert seen.calls[-1] == "target drained"
     assert parent.snapshots[-1].ledger["delivered"] == 3
     assert [m.reason for m in parent.got if isinstance(m, Leaving)] == ["a task failed"]
+    assert "task ticker failed" in caplog.text
 
 
 async def test_what_keeps_it_from_starting_is_told_to_the_parent() -> None:
