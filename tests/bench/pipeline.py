@@ -58,7 +58,7 @@ def run(seconds: float) -> dict[str, float]:
                 packer.add(lines)
             if size >= _BATCH_BYTES:
                 packer.finish()
-                size = 0
+                size, packer = 0, Packer(packs=True)
     return {"spans": spans, "cpu_s": time.process_time() - began}
 
 

@@ -38,8 +38,8 @@ def test_lines_pack_well_and_always_to_the_same_bytes() -> None:
 def test_lines_packed_as_they_come_are_the_same_lines(
     bodies: list[list[bytes]], packs: bool
 ) -> None:
-    packer = Packer(packs=packs)
     for pieces in bodies:
+        packer = Packer(packs=packs)
         for piece in pieces:
             packer.add(piece)
         whole = b"".join(pieces)

@@ -269,7 +269,7 @@ def _packed(pieces: list[tuple[bytes, str]], *, packs: bool) -> tuple[bytes, str
     if len(pieces) == 1:
         return pieces[0]
     lines = b"".join([plain(data, encoding) for data, encoding in pieces])
-    return gzip_or_plain(lines) if packs else (lines, "")
+    return gzip_or_plain(lines, packs=packs)
 
 
 def _whole_seqs(group: list[Batch]) -> list[tuple[int, int]]:

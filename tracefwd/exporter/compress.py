@@ -22,14 +22,19 @@ _PIECE_BYTES = 512 * 2**10
 _GZIP_WINDOW_BITS = 31  # a 32 KiB window in a gzip container
 
 
-def gzip_or_plain(data: bytes) -> tuple[bytes, str]:
-    """``data`` packed and its content-encoding: ``gzip``, or "" where packing would not make it smaller."""
+def gzip_or_plain(data: bytes, *, packs: bool = True) -> tuple[bytes, str]:
+    """``data`` packed and its content-encoding: ``gzip``, or "" where packing would not make it smaller.
+
+    ``packs``: False leaves it as it is.
+    """
+    if not packs:
+        return data, ""
     packed = _pack(data, _LEVEL, _GZIP_WINDOW_BITS)
     return (packed, "gzip") if len(packed) < len(data) else (data, "")
 
 
 class Packer:
-    """Lines of a batch, packed as they come.
+    """Lines of one batch, packed as they come.
 
     Its end then holds no answer up for a whole batch's packing, and it weighs a tenth.  ``packs``: False only gathers.
     """
@@ -38,9 +43,6 @@ class Packer:
 
     def __init__(self, *, packs: bool) -> None:
         self._packs = packs
-        self._begin()
-
-    def _begin(self) -> None:
         self._plain: list[bytes] = []
         self._plain_bytes = 0
         self._packed: list[bytes] = []
@@ -57,15 +59,11 @@ class Packer:
             self._plain_bytes = 0
 
     def finish(self) -> tuple[bytes, str]:
-        """All of it and its content-encoding, like ``gzip_or_plain``; afterwards it is empty."""
+        """All of it and its content-encoding, like ``gzip_or_plain``; then nothing may be added any more."""
         data = b"".join(self._plain)
-        if self._stream is not None:
-            self._packed += (self._stream.compress(data), self._stream.flush())
-            packed = b"".join(self._packed), "gzip"
-        else:
-            packed = gzip_or_plain(data) if self._packs else (data, "")
-        self._begin()
-        return packed
+        if self._stream is None:
+            return gzip_or_plain(data, packs=self._packs)
+        return b"".join([*self._packed, self._stream.compress(data), self._stream.flush()]), "gzip"
 
 
 def plain(data: bytes, encoding: str) -> bytes:

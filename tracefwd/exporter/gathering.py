@@ -200,7 +200,7 @@ class Gathering:
 
     def packed(self, data: bytes, items: int, born: float, origin: Origin | None) -> Batch:
         """A batch that is held from now on; the caller puts it into one of the places."""
-        body, encoding = gzip_or_plain(data) if self._packs else (data, "")
+        body, encoding = gzip_or_plain(data, packs=self._packs)
         batch = Batch(body, encoding, items, born, plain_bytes=len(data), origin=origin)
         return self._held.enter(batch)
 
@@ -224,8 +224,8 @@ class Gathering:
                 held.leave(oldest)
                 self._books.dropped(oldest, "queue_full")
             elif held.open_items:
-                batch = held.close_open(0.0, self._open_origin())
-                held.leave(batch)
+                origin = self._open_origin()
+                batch = Batch(b"", "", held.drop_open(), 0.0, origin=origin)
                 self._books.dropped(batch, "queue_full")
             else:
                 return False

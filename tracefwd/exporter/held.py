@@ -30,14 +30,16 @@ class Held:
         self.waits: dict[Batch, asyncio.TimerHandle] = {}
         self.storing: set[Batch] = set()
         self.loading: set[Stored] = set()
-        self.open_items = 0
-        self.open_bytes = 0
-        self.open_unsendable = 0
-        self.open_seqs = (0, 0)
         self.kept_items = 0
         self.storing_bytes = 0
-        self._open = Packer(packs=packs)
+        self._packs = packs
         self._batch_bytes = 0
+        self._begin_open()
+
+    def _begin_open(self) -> None:
+        self._open = Packer(packs=self._packs)
+        self.open_items = self.open_bytes = self.open_unsendable = 0
+        self.open_seqs = (0, 0)
 
     @property
     def size_bytes(self) -> int:
@@ -67,11 +69,17 @@ class Held:
 
     def close_open(self, born: float, origin: Origin | None) -> Batch:
         """The open batch, entered; afterwards there is an empty one.  The caller puts it into one of the places."""
-        body, encoding = self._open.finish()
-        items, size = self.open_items, self.open_bytes
-        self.open_bytes = self.open_items = self.open_unsendable = 0
-        self.open_seqs = (0, 0)
-        return self.enter(Batch(body, encoding, items, born, plain_bytes=size, origin=origin))
+        batch = Batch(
+            *self._open.finish(), self.open_items, born, plain_bytes=self.open_bytes, origin=origin
+        )
+        self._begin_open()
+        return self.enter(batch)
+
+    def drop_open(self) -> int:
+        """Forget the open batch's lines; how many they were."""
+        items = self.open_items
+        self._begin_open()
+        return items
 
     def enter(self, batch: Batch) -> Batch:
         self._batch_bytes += len(batch.data)
@@ -139,5 +147,5 @@ class Held:
         self.waits.clear()
         self.storing.clear()
         self.loading.clear()
-        self.leave(self.close_open(0.0, None))
+        self.drop_open()
         self._batch_bytes = self.storing_bytes = 0

@@ -156,9 +156,9 @@ class LineWriter:
                 trace_id = span.trace_id
                 trace = _uuid(trace_id)
             # Every piece leaves its last quote to the next one: the keys' texts begin with it.
-            name, span_id, parent_id = span.name, span.span_id, span.parent_id
             shape = span.shape
             if shape is not None:
+                name, span_id, parent_id = span.name, span.span_id, span.parent_id
                 form = shapes.get(shape) or self._learn_shape(span, shape)
                 name = names.get(name) or self._learn_name(name)
                 # One list for all spans with the same keys: filling its gaps costs two fifths of a template.
@@ -179,9 +179,7 @@ class LineWriter:
                 out += pieces
                 continue
             begin = len(out)
-            self._push_with_care(span, trace, out)
-            if span.logs is not None or span.oversize is not None:
-                logged.append(span)
+            self._push_with_care(span, trace, out, logged)
             if not span.plain:
                 line = "".join(out[begin:])
                 del out[begin:]
@@ -191,15 +189,16 @@ class LineWriter:
                     # One letter beyond ASCII makes all text that is joined with it two or four times as wide.
                     done += (_encoded(out), _encoded([line]))
                     out.clear()
-        done.append(_encoded(out))
-        payloads = [self._payload(Signal.SPANS, b"".join(done), len(spans))]
-        if logged and self._span_logs:
+        payloads = [self._payload(Signal.SPANS, b"".join([*done, _encoded(out)]), len(spans))]
+        if logged:
             logs = list(self._render_logs(logged))
             payloads.append(self._payload(Signal.SPAN_LOGS, _encoded(logs), len(logs)))
         return payloads
 
-    def _push_with_care(self, span: WavefrontSpan, trace: str, out: list[str]) -> None:
-        """The line of a span without a shape; ``trace`` is its trace id as it is written."""
+    def _push_with_care(
+        self, span: WavefrontSpan, trace: str, out: list[str], logged: list[WavefrontSpan]
+    ) -> None:
+        """The line of a span without a shape; ``trace`` is its trace id as written; ``logged``: those with logs."""
         push, names = out.append, self._names
         name, span_id, parent_id = span.name, span.span_id, span.parent_id
         entry = self._heads.get(id(span.head)) or self._learn_head(span)
@@ -223,6 +222,7 @@ class LineWriter:
         else:
             self._push_tags(span, out)
         if self._span_logs and (span.logs is not None or span.oversize is not None):
+            logged.append(span)
             push('" "_spanLogs"="true')
         push(f'" {span.start_ms} {span.duration_ms}\n')
 
@@ -254,8 +254,7 @@ class LineWriter:
             return [Payload(Signal.SPAN_LOGS, b"", 0, len(logs))]
         mark = {"span": _SAMPLED} if self._sampled_mark else {}
         members = [log.members if log.span is None else {**log.members, **mark} for log in logs]
-        data = _encoded([_json(each) for each in members])
-        return [self._payload(Signal.SPAN_LOGS, data, len(logs))]
+        return [self._payload(Signal.SPAN_LOGS, _encoded(map(_json, members)), len(logs))]
 
     def _front(self, span: WavefrontSpan, trace: str) -> str:
         """Everything before the tags."""

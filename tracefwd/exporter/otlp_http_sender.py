@@ -32,8 +32,7 @@ class OtlpHttpSender(HttpSender):
 
     async def send(self, data: bytes, encoding: str) -> Outcome:
         body = otlp_frames.request(plain(data, encoding))
-        packed = gzip_or_plain(body) if self._packs else (body, "")
-        return await super().send(*packed)
+        return await super().send(*gzip_or_plain(body, packs=self._packs))
 
     def _delivered(self, answer: Response) -> Outcome:
         refused, message = otlp_answers.partial_success(self._signal, answer.body)

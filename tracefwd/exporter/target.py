@@ -46,8 +46,9 @@ class Target:
     ) -> None:
         self.name = settings.name
         self.role = settings.role
-        self._destinations = [Destination(each, exporter) for each in (settings, *failovers)]
-        if any(each.kind == "otlp" for each in (settings, *failovers)):
+        chosen = (settings, *failovers)
+        self._destinations = [Destination(each, exporter) for each in chosen]
+        if any(each.kind == "otlp" for each in chosen):
             most = min(exporter.batch_bytes_max, OTLP_BATCH_BYTES_MAX)
             exporter = replace(exporter, batch_bytes_max=most)
         # Jitter, no secrets; seeded so that a test is the same every time.

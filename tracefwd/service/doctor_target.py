@@ -228,11 +228,8 @@ class TargetCheck:
         return "red.enabled is false, and nothing is scraped"
 
     def _packed(self, data: bytes, sender: Sender) -> tuple[bytes, str]:
-        return (
-            gzip_or_plain(data)
-            if self._exporter.gzip and sender.takes_gzip and data
-            else (data, "")
-        )
+        packs = self._exporter.gzip and sender.takes_gzip and bool(data)
+        return gzip_or_plain(data, packs=packs)
 
     def _what(self, signal: Signal) -> str:
         if not self._sends:

@@ -186,11 +186,12 @@ class Worker:
             # What failed first is told even if the end fails, too.
             control.cancel()
             await asyncio.wait({control})
-            ended = [task for task in (control, *traffic) if not task.cancelled()]
-            failed = {task.get_name(): error for task in ended if (error := task.exception())}
-            for name, error in failed.items():
-                LOG.error("task %s failed", name, exc_info=error)
-        return not failed
+            well = True
+            for task in (control, *traffic):
+                if not task.cancelled() and (error := task.exception()) is not None:
+                    LOG.error("task %s failed", task.get_name(), exc_info=error)
+                    well = False
+        return well
 
     async def _receiver(self, parts: Parts) -> None:
         """Takes requests; when it is time, says so to every client and sees them off."""
