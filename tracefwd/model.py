@@ -328,7 +328,7 @@ ZERO_INDEX = -2
 class Centroids(NamedTuple):
     """A distribution of one minute: ``bins`` are (count, sum in microseconds), ascending, count > 0.
 
-    ``buckets`` are the sketch's own, which may be more than a line has room for: index -> [count, sum].
+    ``buckets`` are the sketch's own, which may be more than a line has room for: index -> (count, sum).
     """
 
     minute_s: int

@@ -3,6 +3,10 @@
 import random
 from collections import Counter
 
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
 from tests.conftest import NOW_US, sidecar_span
 from tracefwd.model import Decoded, Encoding, Heartbeat, RedPoint, WavefrontSpan
 from tracefwd.processor.istio import make_istio_mapper
@@ -93,6 +97,65 @@ def test_memory_is_bounded_even_when_identities_are_invented() -> None:
     assert sum(point.invocations for point in points(red, NOW_S)) == 500
 
 
+_PLACES = st.sampled_from(
+    [("a", "one", "200"), ("a", "one", "500"), ("a", "two", "200"), ("b", "one", "200")]
+)
+_DURATIONS_US = st.integers(0, 5_000) | st.integers(0, 2**63 - 1)
+_SEEN = st.lists(st.tuples(_PLACES, _DURATIONS_US, st.booleans(), st.integers(0, 3)), max_size=40)
+
+
+@given(_SEEN, st.integers(1, 4))
+def test_what_is_drained_is_what_was_observed(
+    seen: list[tuple[tuple[str, str, str], int, bool, int]], series_max: int
+) -> None:
+    """Counts, milliseconds, microseconds and minutes of any durations, with room for all series or not."""
+    red = RedAggregator(RedSettings(series_max=series_max))
+    (span,) = spans({})
+    expected: Counter[tuple[object, ...]] = Counter()
+    for (service, name, status), duration_us, error, minute in seen:
+        mine = replace(
+            span,
+            identity=span.identity._replace(service=service),
+            name=name,
+            http_status=status,
+            duration_us=duration_us,
+            duration_ms=duration_us // 1000,
+            error=error,
+        )
+        red.observe((mine,), NOW_S + 60 * minute)
+        at = service, error, NOW_S + 60 * minute
+        expected[service, "invocations"] += 1
+        expected[service, "errors"] += error
+        expected[service, "millis"] += duration_us // 1000
+        expected[*at, "count"] += 1
+        expected[*at, "micros"] += duration_us
+    found: Counter[tuple[object, ...]] = Counter()
+    for point in points(red, NOW_S):
+        service = point.key.identity.service
+        found[service, "invocations"] += point.invocations
+        found[service, "errors"] += point.errors
+        found[service, "millis"] += point.millis
+        for error, parts in ((False, point.good), (True, point.bad)):
+            for part in parts:
+                at = service, error, part.minute_s
+                found[*at, "count"] += sum(count for count, _ in part.bins)
+                found[*at, "micros"] += sum(total for _, total in part.bins)
+    assert +found == +expected
+
+
+def test_a_series_called_as_the_overflow_is_not_taken_for_it() -> None:
+    red = RedAggregator(RedSettings(series_max=1, series_expiry=120))
+    named = {"name": OVERFLOW_OPERATION, "tags": {"http.status_code": None}}
+    red.observe(spans(named, {"name": "other"}), NOW_S)
+    assert red.active == 2
+    assert len(points(red, NOW_S)) == 2
+    red.observe(spans({"name": "other"}), NOW_S + 119)
+    points(red, NOW_S + 120)
+    assert (red.active, red.overflow_spans) == (1, 2)
+    red.observe(spans({"name": "other"}), NOW_S + 121)
+    assert (red.active, red.overflow_spans) == (2, 2)
+
+
 def test_an_idle_series_makes_room() -> None:
     red = RedAggregator(RedSettings(series_max=1, series_expiry=120))
     red.observe(spans({"name": "old"}), NOW_S)
@@ -135,7 +198,7 @@ def test_it_knows_what_its_buckets_weigh_until_they_are_sent() -> None:
     one = red.memory_bytes
     for second in (0, 60):
         red.observe(spans(*({"duration_us": 1 << shift} for shift in range(40))), NOW_S + second)
-    assert red.memory_bytes > one + 2 * 39 * 150
+    assert red.memory_bytes > one + 2 * 39 * 100
     points(red, NOW_S + 120)
     assert 0 < red.memory_bytes < one
 

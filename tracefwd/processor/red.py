@@ -14,7 +14,24 @@ Heartbeats are the same series without their operation, so they cost the hot pat
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
-from tracefwd.model import Centroids, Heartbeat, Identity, RedKey, RedPoint, WavefrontSpan
+from tracefwd.model import (
+    ZERO_INDEX,
+    Centroids,
+    Heartbeat,
+    Identity,
+    RedKey,
+    RedPoint,
+    WavefrontSpan,
+)
+from tracefwd.processor.series import (
+    ERRORS,
+    MICROS_SHIFT,
+    MILLIS_SHIFT,
+    Series,
+    Siblings,
+    Sums,
+    Table,
+)
 from tracefwd.processor.sketch import SHORT_US, Buckets, centroids, index_of, short_indexes
 from tracefwd.settings import RedSettings
 
@@ -22,9 +39,12 @@ OVERFLOW_OPERATION = "_other"
 _OVERFLOW_ALL = RedKey(
     Identity("_other", "_other", "none", "none", "none", "_other"), OVERFLOW_OPERATION, "", "", ()
 )
-# Measured: a series with its key, and a bucket with its list, two numbers and its place in a dict.
-_SERIES_BYTES = 600
-_BUCKET_BYTES = 220
+_NO_OPERATIONS: dict[str, Series] = {}
+# Measured: a series with its places in the tables; its first bucket of a minute, with a dict that may wait sealed; a
+# further bucket, with its share of a dict that has just grown.
+_SERIES_BYTES = 250
+_MINUTE_BYTES = 350
+_BUCKET_BYTES = 100
 
 
 # One slice of a tick takes about 2 ms of merging and formatting (3 with what comes behind), so that a tick never delays
@@ -58,50 +78,20 @@ class KeyBook(Protocol):
     def forgotten(self, number: int) -> None: ...
 
 
-class _Series:
-    """What one series gathered since its last drain."""
-
-    __slots__ = (
-        "bad",
-        "errors",
-        "good",
-        "invocations",
-        "millis",
-        "number",
-        "sealed",
-        "seen_s",
-    )
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.invocations = 0
-        self.errors = 0
-        self.millis = 0
-        self.good: Buckets = {}
-        self.bad: Buckets = {}
-        self.sealed: list[tuple[int, Buckets, Buckets]] = []
-        self.seen_s = 0
-
-    def seal(self, minute_s: int) -> None:
-        """Close the buckets of a minute that is over."""
-        if self.good or self.bad:
-            self.sealed.append((minute_s, self.good, self.bad))
-            self.good = {}
-            self.bad = {}
-
-
 class RedAggregator:
     def __init__(self, settings: RedSettings) -> None:
-        self._series: dict[RedKey, _Series] = {}
-        self._overflow: dict[RedKey, _Series] = {}
+        self._series = Table()
+        self._overflow = Table()
+        # Stays empty: where an identity has no series yet.
+        self._none = Siblings(0)
         self.series_max = settings.series_max
         self._overflow_max = max(settings.series_max // 10, 10)
         self._expiry_s = settings.series_expiry
         self._centroids_max = settings.centroids_max
         self._minute_s = 0
         self.overflow_spans = 0
-        # Buckets in all series: a client chooses durations, and with them how much a series weighs.
-        self._buckets = 0
+        # Of the buckets in all series: a client chooses durations, and with them how much a series weighs.
+        self._buckets_bytes = 0
         self._number = 0
         self._short = short_indexes()
         self.book: KeyBook | None = None
@@ -110,12 +100,12 @@ class RedAggregator:
     @property
     def memory_bytes(self) -> int:
         """About what the tables weigh."""
-        return self.active * _SERIES_BYTES + self._buckets * _BUCKET_BYTES
+        return self.active * _SERIES_BYTES + self._buckets_bytes
 
     @property
     def active(self) -> int:
         """Series in memory, overflow series included."""
-        return len(self._series) + len(self._overflow)
+        return self._series.active + self._overflow.active
 
     def observe(
         self, spans: Iterable[WavefrontSpan], now_s: int, facts: list[int] | None = None
@@ -124,35 +114,41 @@ class RedAggregator:
 
         ``facts`` gets two numbers for each span that counts: its series' number << 1 | error, and microseconds.
         """
-        if now_s >= self._minute_s + 60 or now_s < self._minute_s:
-            self._turn(now_s)
-        find, short = self._series.get, self._short
+        minute_s = self._minute_s = now_s - now_s % 60
+        table, none, short = self._series, self._none, self._short
+        identity: Identity | None = None
+        siblings = none
         for span in spans:
             if not span.red:
                 continue
-            key = (span.identity, span.name, span.kind, span.http_status, span.red_tags)
-            series = find(key) or self._admit(RedKey(*key))  # type: ignore[call-overload]
-            duration_us = span.duration_us
-            series.invocations += 1
-            series.millis += span.duration_ms
+            if span.identity is not identity:
+                identity = span.identity
+                siblings = table.get(identity, none)
+                if siblings.minute_s != minute_s:
+                    siblings.turn(minute_s)
+            operations = siblings.get((span.kind, span.http_status, span.red_tags), _NO_OPERATIONS)
+            series = operations.get(span.name)
+            if series is None:
+                series = self._admit(span)
+                siblings = table.get(span.identity, none)
+            duration_us, duration_ms = span.duration_us, span.duration_ms
             if facts is not None:
                 facts += (series.number << 1 | span.error, duration_us)
-            if span.error:
-                series.errors += 1
-                buckets = series.bad
-            else:
-                buckets = series.good
             if 0 <= duration_us < SHORT_US:
                 index = short[duration_us]
-            else:
+            elif duration_us > 0:
                 index = index_of(duration_us)
-            bucket = buckets.get(index)
-            if bucket is None:
-                buckets[index] = [1, duration_us]
-                self._buckets += 1
             else:
-                bucket[0] += 1
-                bucket[1] += duration_us
+                index, duration_us, duration_ms = ZERO_INDEX, 0, 0
+            if span.error:
+                index += ERRORS
+            gain = duration_us << MICROS_SHIFT | duration_ms << MILLIS_SHIFT | 1
+            bucket = series.get(index)
+            if bucket is None:
+                self._buckets_bytes += _BUCKET_BYTES if series else _MINUTE_BYTES
+                series[index] = gain
+            else:
+                series[index] = bucket + gain
 
     def restore(self, key: RedKey, *, error: bool, duration_us: int, now_s: int) -> list[int]:
         """Count one fact of an earlier process, which came at ``now_s``; its facts as they are named here."""
@@ -183,18 +179,22 @@ class RedAggregator:
         Spans may be observed between two steps: a series holds increments, so what comes after its step
         is in the next drain.  Heartbeats come last, one for each (identity, kind, status, tags) that had spans.
         """
-        if now_s >= self._minute_s + 60 or now_s < self._minute_s:
-            self._turn(now_s)
         beats: dict[Heartbeat, None] = {}
         for table in (self._series, self._overflow):
-            for key in list(table):
-                series = table[key]
-                if series.invocations:
+            for key, minute_s, series in table.rows():
+                parts = series.parts(minute_s)
+                if parts:
                     series.seen_s = now_s
                     beats[Heartbeat(key.identity, key.kind, key.http_status, key.tags)] = None
-                    yield self._take(key, series)
+                    point = self._point(key, series.number, parts)
+                    self._buckets_bytes -= sum(
+                        _MINUTE_BYTES + (len(part) - 1) * _BUCKET_BYTES for _, part in parts
+                    )
+                    series.sealed = []
+                    series.clear()
+                    yield point
                 elif now_s - series.seen_s >= self._expiry_s:
-                    del table[key]
+                    table.forget(key)
                     if self.book is not None:
                         self.book.forgotten(series.number)
         yield from beats
@@ -202,57 +202,37 @@ class RedAggregator:
     def peek(self) -> Iterator[RedPoint]:
         """What ``drain`` would give just now, and still will; series by series, like it."""
         for table in (self._series, self._overflow):
-            for key in list(table):
-                series = table.get(key)
-                if series is not None and series.invocations:
-                    sealed = [*series.sealed, (self._minute_s, series.good, series.bad)]
-                    yield RedPoint(
-                        key,
-                        series.invocations,
-                        series.errors,
-                        series.millis,
-                        [self._centroids(minute, part) for minute, part, _ in sealed if part],
-                        [self._centroids(minute, part) for minute, _, part in sealed if part],
-                        series.number,
-                    )
+            for key, minute_s, series in table.rows():
+                parts = series.parts(minute_s)
+                if parts:
+                    yield self._point(key, series.number, parts)
 
-    def _take(self, key: RedKey, series: _Series) -> RedPoint:
-        series.seal(self._minute_s)
-        self._buckets -= sum(len(good) + len(bad) for _, good, bad in series.sealed)
-        good = [self._centroids(minute, part) for minute, part, _ in series.sealed if part]
-        bad = [self._centroids(minute, part) for minute, _, part in series.sealed if part]
-        point = RedPoint(
-            key, series.invocations, series.errors, series.millis, good, bad, series.number
-        )
-        series.invocations = series.errors = series.millis = 0
-        series.sealed = []
-        return point
+    def _point(self, key: RedKey, number: int, parts: list[tuple[int, dict[int, int]]]) -> RedPoint:
+        sums = Sums()
+        for minute_s, part in parts:
+            sums.add(minute_s, part)
+        good = [self._centroids(*each) for each in sums.good]
+        bad = [self._centroids(*each) for each in sums.bad]
+        return RedPoint(key, sums.invocations, sums.errors, sums.millis, good, bad, number)
 
     def _centroids(self, minute_s: int, buckets: Buckets) -> Centroids:
         return Centroids(minute_s, centroids(buckets, self._centroids_max)[0], buckets)
 
-    def _turn(self, now_s: int) -> None:
-        """A minute is over (or the clock was set back): later spans get buckets of their own."""
-        for table in (self._series, self._overflow):
-            for series in table.values():
-                series.seal(self._minute_s)
-        self._minute_s = now_s - now_s % 60
-
-    def _admit(self, key: RedKey) -> _Series:
-        if len(self._series) < self.series_max:
-            return self._new(self._series, key)
+    def _admit(self, span: WavefrontSpan) -> Series:
+        """The new series of a span, or where there is no room for it, the overflow's."""
+        key = RedKey(span.identity, span.name, span.kind, span.http_status, span.red_tags)
+        if self._series.active < self.series_max:
+            return self._add(self._series, key)
         self.overflow_spans += 1
-        other = RedKey(key.identity, OVERFLOW_OPERATION, key.kind, "", ())
-        found = self._overflow.get(other)
-        if found is None:
-            if len(self._overflow) >= self._overflow_max:
-                other = _OVERFLOW_ALL
-            found = self._overflow.get(other) or self._new(self._overflow, other)
-        return found
+        key = RedKey(span.identity, OVERFLOW_OPERATION, span.kind, "", ())
+        found = self._overflow.find(key, self._minute_s)
+        if found is None and self._overflow.active >= self._overflow_max:
+            key = _OVERFLOW_ALL
+            found = self._overflow.find(key, self._minute_s)
+        return self._add(self._overflow, key) if found is None else found
 
-    def _new(self, table: dict[RedKey, _Series], key: RedKey) -> _Series:
+    def _add(self, table: Table, key: RedKey) -> Series:
         self._number += 1
-        series = table[key] = _Series(self._number)
         if self.book is not None:
             self.book.admitted(self._number, key)
-        return series
+        return table.add(key, self._number, self._minute_s)

@@ -19,8 +19,8 @@ _BUCKETS_PER_DOUBLING = 1 << SCALE
 # Most requests inside a mesh take less; the list weighs 256 KiB.
 SHORT_US = 1 << 15
 
-Buckets = dict[int, list[int]]
-"""Bucket index -> [count, sum in microseconds]."""
+Buckets = dict[int, tuple[int, int]]
+"""Bucket index -> (count, sum in microseconds)."""
 
 
 def index_of(duration_us: int) -> int:
@@ -50,16 +50,16 @@ def centroids(buckets: Buckets, centroids_max: int) -> tuple[list[tuple[int, int
     while len(merged) > centroids_max:
         shift += 1
         merged = _scale_down(merged)
-    return [(merged[index][0], merged[index][1]) for index in sorted(merged)], SCALE - shift
+    return [merged[index] for index in sorted(merged)], SCALE - shift
 
 
 def _scale_down(buckets: Buckets) -> Buckets:
     merged: Buckets = {}
     for index, (count, total) in buckets.items():
         # The zero bucket never merges with durations: it has no logarithm.
-        into = merged.setdefault(ZERO_INDEX if index == ZERO_INDEX else index >> 1, [0, 0])
-        into[0] += count
-        into[1] += total
+        into = ZERO_INDEX if index == ZERO_INDEX else index >> 1
+        before, sum_before = merged.get(into, (0, 0))
+        merged[into] = (before + count, sum_before + total)
     return merged
 
 
