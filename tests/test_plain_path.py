@@ -37,6 +37,9 @@ TEXTS = st.sampled_from(
         "inbound|9080||",
         "http://h/p?q=1",
         "http://u:p@h/p?q=1#f",
+        "?q=1",
+        "a ?q=1",
+        "a\\?q=1",
     ]
 ) | st.text('ab0 "\\\t\n\x7f\x1f\u00a0é*.=,{}$~|', max_size=8)
 LONG = st.sampled_from(["x" * 128, "x" * 129, "x" * 127 + "\\", "y" * 127 + " z", "*" * 130])
@@ -221,15 +224,24 @@ def facts(mapped: Mapped) -> list[Any]:
 
 @pytest.mark.parametrize("profile", ["istio", "wavefront-proxy"])
 @settings(deadline=None, max_examples=120)
-@given(bodies=BODIES, rules=RULES)
+@given(bodies=BODIES, rules=RULES, url_query=st.sampled_from(["keep", "mask", "drop"]))
 def test_the_short_way_gives_the_lines_of_the_long_way(
-    profile: str, bodies: list[list[dict[str, Any]]], rules: list[str]
+    profile: str, bodies: list[list[dict[str, Any]]], rules: list[str], url_query: str
 ) -> None:
-    compare(profile, bodies, rules)
+    compare(profile, bodies, rules, url_query)
 
 
-def compare(profile: str, bodies: list[list[dict[str, Any]]], rules: list[str]) -> None:
-    mapping = MappingSettings(profile=profile)
+@pytest.mark.parametrize("url", ["?q=1", "a ?q=1", "a\\?q=1", "http://h/p?q=1"])
+@pytest.mark.parametrize("url_query", ["keep", "mask", "drop"])
+def test_a_url_without_its_query_is_written_as_any_other_value(url: str, url_query: str) -> None:
+    tags = {**SPAN["tags"], "http.url": url}
+    compare("istio", [[{**SPAN, "tags": tags}]], [], url_query)
+
+
+def compare(
+    profile: str, bodies: list[list[dict[str, Any]]], rules: list[str], url_query: str = "mask"
+) -> None:
+    mapping = MappingSettings(profile=profile, url_query=url_query)
     short: Mapper = MAPPERS[profile](mapping, RedSettings())
     long_: Any = MAPPERS[profile](mapping, RedSettings())
     if profile == "istio":

@@ -128,6 +128,20 @@ def test_explicit_identity_tags_win_and_are_sent_once() -> None:
     assert "source" not in keys
 
 
+@pytest.mark.parametrize("tagged_first", [True, False])
+def test_a_workloads_address_does_not_depend_on_which_span_came_first(tagged_first: bool) -> None:
+    mapper = make_istio_mapper(MappingSettings(), RedSettings())
+    spans = [sidecar_span(tags={"ipv4": "192.0.2.1"}), sidecar_span()]
+    if not tagged_first:
+        spans.reverse()
+    mapped = mapper(Decoded(Encoding.JSON_V2, spans), NOW_US)
+    found = [[value for key, value in all_tags(span) if key == "ipv4"] for span in mapped.spans]
+    assert found == (
+        [["192.0.2.1"], ["10.1.2.3"]] if tagged_first else [["10.1.2.3"], ["192.0.2.1"]]
+    )
+    assert mapped.repairs is None
+
+
 def test_overrides_go_from_namespace_to_service() -> None:
     mapping = MappingSettings(
         overrides={

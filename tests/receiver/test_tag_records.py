@@ -1,6 +1,7 @@
 """Records of tags hold what a dictionary would, learn what they are asked to, and forget before they grow."""
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -54,6 +55,20 @@ def test_full_records_are_learned_anew_only_after_many_spans_with_other_keys() -
     assert records.record is full
     assert records.learn(["http.url"])
     assert records.record.names == (*seeds, "http.url")
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("guid-x-request-id", "guid:x-request-id"), ("guid:x-request-id", "guid-x-request-id")],
+)
+def test_a_key_that_came_first_does_not_keep_its_like_out_for_ever(first: str, second: str) -> None:
+    records = TagRecords(str)
+    assert records.learn([first])
+    for _ in range(TAG_RECORD_MISSES_MAX - 1):
+        assert not records.learn([second, "http.url"])
+    assert records.learn([second, "http.url"])
+    assert records.record.names[-2:] == (second, "http.url")
+    assert not any(records.learn([first, second]) for _ in range(TAG_RECORD_MISSES_MAX))
 
 
 def test_a_span_with_more_keys_than_places_changes_nothing() -> None:

@@ -16,7 +16,6 @@ from tracefwd.limits import (
     FUTURE_START_MS_MAX,
     MEMO_ENTRIES_MAX,
     SPAN_TAGS_MAX,
-    TAG_VALUE_LENGTH_MAX,
 )
 from tracefwd.model import PlainSpan, Span, WavefrontSpan
 from tracefwd.processor import tags as tagging
@@ -38,8 +37,8 @@ WATCHED = (
 )
 # Head, parent and what the writer adds take at most twelve.
 _PLAIN_TAGS_MAX = SPAN_TAGS_MAX - 12
-# A decoder makes a new record when it has learned a key; few are in use at a time.
-_LAYOUTS_MAX = 64
+# A decoder makes a new record when it has learned a key; of each of the four decoders only the newest is in use.
+_LAYOUTS_MAX = 8
 
 
 def has_logs(span: Span, mode: str) -> bool:
@@ -120,7 +119,7 @@ class PlainPath:
         url = values[layout.url]
         if "?" in url or "@" in url:
             shown = url if self._url is None else self._url(url)
-            if len(shown) > TAG_VALUE_LENGTH_MAX:
+            if not tagging.is_simple(shown):
                 return None
             if shown != url:
                 count(repairs, "url_masked")
@@ -163,6 +162,8 @@ class PlainPath:
 
     def _lay_out(self, record: type[TagRecord]) -> Layout:
         if len(self._layouts) >= _LAYOUTS_MAX:
+            for old in self._layouts.values():
+                old.forget()
             self._layouts.clear()
         layout = self._layouts[record] = Layout(record, self._workloads.memo_keys)
         return layout

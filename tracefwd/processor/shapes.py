@@ -65,6 +65,11 @@ class Layout:
         setattr(changed, self._url_field, url)
         return changed
 
+    def forget(self) -> None:
+        """Shapes of workloads may keep a layout for long whose records are no longer made."""
+        self.patterns.clear()
+        self.workloads.clear()
+
     def pattern_of(self, values: Values) -> "Pattern":
         """By which of them are empty."""
         there = (*map(bool, values),)

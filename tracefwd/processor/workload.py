@@ -61,7 +61,8 @@ class Workloads:
         overrides = [*self._namespaces.values(), *self._services.values()]
         chains = [*self._chains.values(), self._red_source, self._namespace]
         chains += [chain for fields in overrides for chain in fields.values()]
-        keys = {"component"}.union(*(chain.tag_keys for chain in chains))
+        # Beside the templates' keys: what the identity has, and what keeps an address out of the head.
+        keys = {"component", "ipv4", "ipv6"}.union(*(chain.tag_keys for chain in chains))
         if any("@pod" in chain.fields for chain in chains):
             keys.add("node_id")
         self.memo_keys = tuple(sorted(keys))

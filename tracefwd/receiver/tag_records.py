@@ -5,8 +5,9 @@ each of them, a span's tags cost a third less than as a dictionary, and everythi
 one order.  Keys are learned from the spans themselves: whoever finds a span with a key that has no place asks for one,
 and a new class takes the old one's place.
 
-Invariants: a record has at most ``TAG_RECORD_KEYS_MAX`` places; when they are full and ``TAG_RECORD_MISSES_MAX`` spans
-with other keys have come, all is forgotten and learned anew, so that keys which a client made up do not stay.
+Invariants: a record has at most ``TAG_RECORD_KEYS_MAX`` places; when ``TAG_RECORD_MISSES_MAX`` spans have come with
+keys that find no place, because all are taken or because a key that looks the same when cleaned has one, all is
+forgotten and learned anew, so that keys which a client made up do not stay.
 """
 
 from collections.abc import Iterable
@@ -29,8 +30,6 @@ _FIRST = (
     "user_agent",
 )
 
-_NEW_KEYS_MAX = TAG_RECORD_KEYS_MAX - len(_FIRST)
-
 
 class TagRecords:
     """``record`` is the class for the keys known now; ``value_type`` is what a decoder wants of the tags' values."""
@@ -47,16 +46,18 @@ class TagRecords:
 
     def learn(self, keys: Iterable[str]) -> bool:
         """Give places to these keys of a span without escapes; False when nothing has changed."""
-        known = self.record.names
+        known, keys = self.record.names, [*keys]
         new = [key for key in keys if key not in known or not key]
-        if not new or not all(map(_is_learnable, new)) or _are_alike([*known[1:], *new]):
+        if not new or not all(map(_is_learnable, new)) or _are_alike(keys):
             return False
-        if len(known) + len(new) > TAG_RECORD_KEYS_MAX:
+        if len(known) + len(new) > TAG_RECORD_KEYS_MAX or _are_alike([*known[1:], *new]):
             self._misses += 1
-            if self._misses < TAG_RECORD_MISSES_MAX or len(new) >= _NEW_KEYS_MAX:
+            if self._misses < TAG_RECORD_MISSES_MAX:
                 return False
             known = ("", *_FIRST)
             new = [key for key in new if key not in known]
+            if len(known) + len(new) > TAG_RECORD_KEYS_MAX or _are_alike([*_FIRST, *new]):
+                return False
         self._misses = 0
         self.record = self._make((*known[1:], *new))
         return True
