@@ -55,8 +55,8 @@ MEMBERS_PER_BODY_MAX = 1_000_000
 TAGS_PER_SPAN_MAX = 1_000
 
 # What may be on its way to the spool beside ``exporter.queue_bytes_max``, per target and signal.  A burst outruns the
-# disk's thread for as long as a slow write takes; this is what a worker at its full speed (140,000 spans/s, some 60
-# bytes each when packed) gathers in two seconds, and a disk that takes longer than that is no help against bursts.
+# disk's thread for as long as a slow write takes; this is what a worker at its full speed (some 100,000 spans/s of
+# 70 bytes each when packed) gathers in two seconds, and a disk that takes longer than that is no help against bursts.
 STORING_BYTES_MAX = 16 * 2**20
 # A request to a target of OTLP, before compression: a server of gRPC takes messages of 4 MiB unless it is told
 # otherwise, and refuses a longer one when it has been sent; a message may be longer than its lines.

@@ -318,6 +318,16 @@ def test_any_series_of_the_istio_profile_is_taken_with_its_exact_sum(
     assert read.sum == pytest.approx(sum(total for _, total in bins), rel=1e-9)
 
 
+def test_a_heartbeat_that_the_back_end_refuses_is_counted_not_sent() -> None:
+    beats = [
+        Heartbeat(IDENTITY, "server", "200", tuple((f"k{n}", "v") for n in range(13 + more)))
+        for more in (0, 1)
+    ]
+    beats.append(Heartbeat(IDENTITY._replace(service="s" * 300), "server", "200", ()))
+    (payload,) = LineWriter().write_heartbeats(beats, 1_700_000_000)
+    assert (payload.items, payload.unsendable) == (2, 4)
+
+
 def test_heartbeats_beat_under_their_own_and_the_protocols_name() -> None:
     beat = Heartbeat(IDENTITY, "server", "200", ())
     (payload,) = LineWriter().write_heartbeats([beat, beat], 1_700_000_000)

@@ -94,7 +94,7 @@ class Held:
         return min([*self.waits, *heads], key=lambda batch: batch.born, default=None)
 
     def oldest_born(self) -> float | None:
-        """When the first line of the oldest batch came (loop time), flying ones included."""
+        """When the oldest batch was closed (loop time), flying ones included."""
         born = [flight.batch.born for flight in self.flights.values()]
         oldest = self.oldest()
         return min(born if oldest is None else [*born, oldest.born], default=None)

@@ -52,9 +52,7 @@ _PARENT = f'" "parent"="{_PAD}'
 # Of a span id's digits, what stands before and behind the dash.  Made once: a slice costs as much as what it cuts.
 _FRONT, _BACK = slice(4), slice(4, None)
 _SAMPLED = "_sampledByPolicy=NONE"
-_STEM_LENGTH_MAX = (
-    POINT_NAME_LENGTH_MAX - len("∆tracing.derived.") - len(".total_time.millis.count")
-)
+_STEM_LENGTH_MAX = POINT_NAME_LENGTH_MAX - len("∆tracing.derived..total_time.millis.count")
 # What the Java reporter writes for a blank.
 _UNKNOWN = {
     "application": "unknown_application",
@@ -335,13 +333,13 @@ class LineWriter:
                 logs = [{"timestamp": -1, "fields": span.oversize}]
                 yield _json({"customer": "dummy", **ids, "logs": logs, **mark})
 
-    def _payload(self, signal: Signal, data: bytes, items: int) -> Payload:
+    def _payload(self, signal: Signal, data: bytes, items: int, unsendable: int = 0) -> Payload:
         line_bytes_max = self._line_bytes_max[signal]
         if not line_bytes_max:
-            return Payload(signal, data, items)
+            return Payload(signal, data, items, unsendable)
         lines = [line + b"\n" for line in data.split(b"\n")[:-1]]
         fitting = [line for line in lines if len(line) <= line_bytes_max]
-        return Payload(signal, b"".join(fitting), len(fitting), items - len(fitting))
+        return Payload(signal, b"".join(fitting), len(fitting), unsendable + items - len(fitting))
 
     # RED and heartbeats
 
@@ -358,15 +356,10 @@ class LineWriter:
                 # a name, but this is the middle of one.
                 stem = stem[:_STEM_LENGTH_MAX].replace("~", "_")
             pairs = self._point_pairs(identity, kind, http_status, operation)
-            tags = _render_pairs((*pairs, *more))
             source = _source(self._reporter or identity.source)
-            # And "error", in the distributions of errors.
-            tags_count = len(pairs) + len(more) + 1
-            if (
-                tags is None
-                or len(source) > POINT_SOURCE_LENGTH_MAX
-                or (tags_count > POINT_TAGS_MAX and not self._as_the_proxy)
-            ):
+            # One more for "error", in the distributions of errors.
+            tags = self._point_tags((*pairs, *more), source, POINT_TAGS_MAX - 1)
+            if tags is None:
                 unsendable += 1
                 continue
             for name, value in (
@@ -393,15 +386,33 @@ class LineWriter:
     def write_heartbeats(self, beats: Iterable[Heartbeat], now_s: int) -> list[Payload]:
         """Each component under its own name, and once more under the protocol's."""
         lines: dict[str, None] = {}
-        for identity, kind, http_status, tags in beats:
+        unsendable = 0
+        for identity, kind, http_status, more in beats:
+            source = _source(identity.source)
             for component in (identity.component, SECONDARY_COMPONENT):
                 pairs = _identity_pairs(identity._replace(component=component), kind, http_status)
-                text = _render_pairs((*pairs, *tags))
-                if text is None:
-                    continue
-                source = _source(identity.source)
-                lines[f'"{HEARTBEAT}" 1 {now_s} source="{source}"{text}\n'] = None
-        return [self._payload(Signal.POINTS, _encoded(lines), len(lines))] if lines else []
+                tags = self._point_tags((*pairs, *more), source, POINT_TAGS_MAX)
+                if tags is None:
+                    unsendable += 1
+                else:
+                    lines[f'"{HEARTBEAT}" 1 {now_s} source="{source}"{tags}\n'] = None
+        payload = self._payload(Signal.POINTS, _encoded(lines), len(lines), unsendable)
+        return [payload] if lines or unsendable else []
+
+    def _point_tags(
+        self, pairs: Sequence[tuple[str, str]], source: str, tags_max: int
+    ) -> str | None:
+        """None for what the back end refuses; blanks by their stand-in's name."""
+        too_many = len(pairs) > tags_max and not self._as_the_proxy
+        if too_many or len(source) > POINT_SOURCE_LENGTH_MAX:
+            return None
+        texts: list[str] = []
+        for key, value in pairs:
+            shown = value if value.strip() else _UNKNOWN.get(key, "none")
+            if len(key) + len(shown) > POINT_TAG_PAIR_LENGTH_MAX:
+                return None
+            texts.append(tag(key, _spoken(shown)))
+        return "".join(texts)
 
     def _point_pairs(
         self, identity: Identity, kind: str, http_status: str, operation: str
@@ -438,17 +449,6 @@ def _identity_pairs(identity: Identity, kind: str, http_status: str) -> list[tup
     if http_status:
         pairs.append(("http.status_code", http_status))
     return pairs
-
-
-def _render_pairs(pairs: Iterable[tuple[str, str]]) -> str | None:
-    """Point tags as text; blanks by their stand-in's name, None if a pair is too long for any Wavefront."""
-    texts: list[str] = []
-    for key, value in pairs:
-        shown = value if value.strip() else _UNKNOWN.get(key, "none")
-        if len(key) + len(shown) > POINT_TAG_PAIR_LENGTH_MAX:
-            return None
-        texts.append(tag(key, _spoken(shown)))
-    return "".join(texts)
 
 
 def _source(text: str) -> str:

@@ -30,7 +30,7 @@ def tag_says_error(value: str | None) -> bool:
 
 
 class OutcomeRules:
-    """``failed(kind, tags)`` for everything but the ``error`` tag."""
+    """Whether a span failed by everything but its tag ``error``."""
 
     def __init__(self, settings: ErrorSettings) -> None:
         self._sides_4xx = _SIDES[settings.http_4xx]

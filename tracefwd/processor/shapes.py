@@ -1,6 +1,6 @@
 """What the tags of plain spans come to by their keys alone: worked out once, found again by places.
 
-A plain span's tags are a tuple of values with a place for each key (``model.TagRecord``).  A ``Layout`` knows where
+A plain span's tags are a tuple of values with a place for each key (``tag_record.py``).  A ``Layout`` knows where
 the mapping's keys are in it.  A ``Shape`` knows for one workload, one kind and one set of keys whether its spans can
 take the mapper's plain path, and what of their lines is the same for all of them.
 

@@ -26,7 +26,7 @@ _GZIP = b"\x1f\x8b"
 # How far behind a first bracket its content may begin: indentation, not more.
 _PEEK_BYTES = 1_024
 # Of this many bytes 10,000 tags of one span can be made; mapping those takes 40 ms.
-LONG_BODY_BYTES = 64 * 2**10
+TAGS_CHECKED_FROM_BYTES = 64 * 2**10
 
 
 def make_decode(proto_ids: str = "auto") -> Decode:
@@ -38,7 +38,7 @@ def make_decode(proto_ids: str = "auto") -> Decode:
 
     def decode(body: bytes, content_type: str) -> Decoded:
         decoded = read(body, content_type)
-        if len(body) > LONG_BODY_BYTES:
+        if len(body) > TAGS_CHECKED_FROM_BYTES:
             bound_tags(decoded)
         return decoded
 

@@ -29,7 +29,7 @@ def make_otlp_decode(*, as_the_proxy: bool = False) -> Decode:
             decoded = otlp_json.decode(body, at, as_the_proxy=as_the_proxy)
         else:
             decoded = otlp_proto.decode(body, memo, as_the_proxy=as_the_proxy)
-        if len(body) > zipkin.LONG_BODY_BYTES:
+        if len(body) > zipkin.TAGS_CHECKED_FROM_BYTES:
             zipkin.bound_tags(decoded)
         return decoded
 

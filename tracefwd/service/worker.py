@@ -361,8 +361,8 @@ async def _tick(parts: Parts, looking: Looking | None) -> None:
 def _settle_memory() -> None:
     """What start-up made stays for ever: keep the collector from looking at it again and again.
 
-    The hot path makes no cycles (its records are not even tracked), but every tags dict counts as an
-    allocation: with the default threshold of 700 the collector would run hundreds of times a second and
+    The hot path makes no cycles (its records are not even tracked), but lists and tuples count as
+    allocations: with the default threshold of 700 the collector would run hundreds of times a second and
     find nothing.  Cycles do come from exceptions and closed connections, so it stays on.
     """
     gc.collect()
