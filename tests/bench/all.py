@@ -37,7 +37,7 @@ BENCHMARKS: tuple[tuple[Measure, Arguments, int, float], ...] = (
     (stages.measure, stages.arguments, 10, 0.0),
     (end_to_end.measure, end_to_end.arguments, 3, 3.0),
     (cardinality.measure, cardinality.arguments, 2, 3.0),
-    (batch_size.measure, batch_size.arguments, 2, 1.5),
+    (batch_size.measure, batch_size.arguments, 2, 2.0),
     (connections.measure, connections.arguments, 2, 2.0),
     (odd_input.measure, odd_input.arguments, 2, 2.0),
     (workers.measure, workers.arguments, 3, 3.0),

@@ -28,7 +28,7 @@ def at(connections: int, seconds: float) -> Rows:
     cut = harness.cut(rows, "spans/CPU-s", "us/span", "system us", "lost", "not 202")
     (row,) = cut.values()
     row |= {name: steady[name] for name in ("p50 ms", "p99 ms", "max ms")}
-    row["PSS MiB"] = steady["largest"]
+    row["worker MiB"] = steady["largest"]
     return cut
 
 
@@ -37,7 +37,7 @@ def measure(args: argparse.Namespace) -> Result:
     cells = [partial(at, connections, args.seconds) for connections in CONNECTIONS]
     result = harness.run_rounds("connections", cells, args.rounds)
     few, many = f"{CONNECTIONS[0]}", f"{CONNECTIONS[-1]:,}"
-    more_kib = (result.median(many, "PSS MiB") - result.median(few, "PSS MiB")) * 1024
+    more_kib = (result.median(many, "worker MiB") - result.median(few, "worker MiB")) * 1024
     each = more_kib / (CONNECTIONS[-1] - CONNECTIONS[0])
     result.notes = [result.flat("us/span", few), f"a connection weighs {each:.1f} KiB"]
     return result

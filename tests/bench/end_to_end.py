@@ -34,8 +34,8 @@ VARIANTS: dict[str, tuple[Server, Traffic]] = {
     "wavefront-proxy": (tracefwd(profile="wavefront-proxy"), Traffic()),
     "ten rules": (tracefwd(**RULES), Traffic()),
 }
-LEVELS = ("disk", "fsync")
 """How each variant of tracefwd's limit is started and driven."""
+LEVELS = ("disk", "fsync")
 
 
 def service(seconds: float) -> Rows:

@@ -65,7 +65,7 @@ def over_http(seconds: float) -> Rows:
 
 def over_grpc(seconds: float) -> Rows:
     bodies = [
-        [_body(request.data) for request in envoy]
+        [request.body for request in envoy]
         for envoy in Traffic(encoding="otlp", connections=CONNECTIONS).envoys(
             time.time_ns() // 1000
         )
@@ -99,10 +99,6 @@ def _row(calls: int, failed: int, cpu_s: float, wall_s: float) -> Row:
         "calls/s": calls / wall_s,
         "failed": failed,
     }
-
-
-def _body(request: bytes) -> bytes:
-    return request.partition(b"\r\n\r\n")[2].partition(b"\r\n")[2].removesuffix(b"\r\n0\r\n\r\n")
 
 
 def _until_delivered(sink: harness.Sink, wanted: int) -> None:

@@ -11,7 +11,8 @@ import argparse
 import asyncio
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,7 +24,7 @@ import msgspec
 from tests.bench import harness
 from tests.bench.bodies import Traffic
 from tests.bench.harness import Result
-from tracefwd.doorways import Answer
+from tracefwd.doorways import Answer, Post
 from tracefwd.exporter.compress import gzip_or_plain
 from tracefwd.exporter.lines import LineWriter
 from tracefwd.model import Decoded, Encoding, Span
@@ -37,6 +38,8 @@ from tracefwd.receiver.intake import Intake
 from tracefwd.settings import MappingSettings, ReceiverSettings, RedSettings
 
 POSTS, POST_SPANS = 200, 5
+# What a turn of the loop finds at the limit with 32 connections, about.
+_BOUT_POSTS = 16
 _NOW_US = 1_795_400_000_000_000
 
 Stage = Callable[[], object]
@@ -93,7 +96,7 @@ def stages(posts: int) -> dict[str, Stage]:
     both = [exact(decoded, _NOW_US).spans for decoded in plain]
     writer, red = LineWriter(), RedAggregator(RedSettings())
     lines = b"".join(payload.data for spans in mapped for payload in writer.write(spans))
-    http_floor, http = _Floor(), _connection()
+    http_floor, http = _Floor(), _connections()
 
     def each(act: Callable[[Any], object], items: list[Any]) -> Stage:
         def run() -> None:
@@ -120,17 +123,32 @@ def stages(posts: int) -> dict[str, Stage]:
     }
 
 
-def _connection() -> Callable[[bytes], None]:
-    """A receiver's connection that answers at once and hands its body to nobody; sockets are not in it."""
+def _connections() -> Callable[[bytes], None]:
+    """A receiver's connections, which answer at once and hand their bodies to nobody; sockets are not in it.
+
+    Posts come to each of sixteen in turn, and are answered together, as after a turn of the loop at the limit.
+    """
+    accepted = Answer(202)
 
     def take(_body: bytes, _content_type: str) -> Answer:
-        return Answer(202)
+        return accepted
 
-    intake = Intake(ReceiverSettings(), Handlers(zipkin_handlers([], take)))
-    connection = Connection(intake, retire_at=float("inf"))
-    connection.connection_made(cast("asyncio.BaseTransport", _Wire()))
-    # A second post serves the first; the last of all stays gathered.
-    return connection.data_received
+    def take_all(posts: Sequence[Post]) -> list[Answer]:
+        return [accepted] * len(posts)
+
+    intake = Intake(ReceiverSettings(), Handlers(zipkin_handlers([], take, take_all)))
+    connections = [Connection(intake, retire_at=float("inf")) for _ in range(_BOUT_POSTS)]
+    for connection in connections:
+        connection.connection_made(cast("asyncio.BaseTransport", _Wire()))
+    turns = cycle(connections)
+
+    def feed(data: bytes) -> None:
+        connection = next(turns)
+        connection.data_received(data)
+        if connection is connections[-1]:
+            intake.serve_gathered()
+
+    return feed
 
 
 async def measure_us(rounds: int, calls: int, posts: int = POSTS) -> dict[str, float]:

@@ -57,6 +57,20 @@ def test_an_open_loop_keeps_its_rate() -> None:
     assert found.acked == found.sent
 
 
+def test_an_open_loop_sends_what_was_due_however_late() -> None:
+    open_again = threading.Event()
+
+    def answer(_: int) -> bytes:
+        open_again.wait()
+        return ACCEPTED
+
+    threading.Timer(0.15, open_again.set).start()
+    found = drive(answer, lambda driver: driver.open(1_000, 0.1))
+    assert found.posts == 20
+    assert found.acked == found.sent == 100
+    assert max(found.latencies_s) >= 0.1
+
+
 def test_refusals_and_hang_ups_are_told_apart_and_the_load_goes_on() -> None:
     refused = b"HTTP/1.1 503 Busy\r\ncontent-length: 4\r\n\r\nbusy"
 

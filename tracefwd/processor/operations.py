@@ -46,7 +46,7 @@ class Operations:
         """Raw name -> name, where nothing was cut; the hot path looks here first."""
 
     def rotate(self, now_us: int) -> None:
-        """Forget names that neither generation has seen, each of which lasts half an expiry.  Cheap when it is not due."""
+        """Forget names that neither generation of half an expiry has seen.  Cheap when it is not due."""
         if now_us >= self._rotate_at_us:
             self._rotate_at_us = now_us + self._half_us
             self._fading = self._live
