@@ -23,15 +23,7 @@ from tracefwd.model import (
     RedPoint,
     WavefrontSpan,
 )
-from tracefwd.processor.series import (
-    ERRORS,
-    MICROS_SHIFT,
-    MILLIS_SHIFT,
-    Series,
-    Siblings,
-    Sums,
-    Table,
-)
+from tracefwd.processor.series import ERRORS, MICROS_SHIFT, Series, Siblings, Table, unpack
 from tracefwd.processor.sketch import SHORT_US, Buckets, centroids, index_of, short_indexes
 from tracefwd.settings import RedSettings
 
@@ -44,7 +36,7 @@ _NO_OPERATIONS: dict[str, Series] = {}
 # further bucket, with its share of a dict that has just grown.
 _SERIES_BYTES = 250
 _MINUTE_BYTES = 350
-_BUCKET_BYTES = 100
+_BUCKET_BYTES = 90
 
 
 # One slice of a tick takes about 2 ms of merging and formatting (3 with what comes behind), so that a tick never delays
@@ -142,7 +134,8 @@ class RedAggregator:
                 index, duration_us, duration_ms = ZERO_INDEX, 0, 0
             if span.error:
                 index += ERRORS
-            gain = duration_us << MICROS_SHIFT | duration_ms << MILLIS_SHIFT | 1
+            series.millis += duration_ms
+            gain = duration_us << MICROS_SHIFT | 1
             bucket = series.get(index)
             if bucket is None:
                 self._buckets_bytes += _BUCKET_BYTES if series else _MINUTE_BYTES
@@ -186,10 +179,11 @@ class RedAggregator:
                 if parts:
                     series.seen_s = now_s
                     beats[Heartbeat(key.identity, key.kind, key.http_status, key.tags)] = None
-                    point = self._point(key, series.number, parts)
+                    point = self._point(key, series, parts)
                     self._buckets_bytes -= sum(
                         _MINUTE_BYTES + (len(part) - 1) * _BUCKET_BYTES for _, part in parts
                     )
+                    series.millis = 0
                     series.sealed = []
                     series.clear()
                     yield point
@@ -205,15 +199,19 @@ class RedAggregator:
             for key, minute_s, series in table.rows():
                 parts = series.parts(minute_s)
                 if parts:
-                    yield self._point(key, series.number, parts)
+                    yield self._point(key, series, parts)
 
-    def _point(self, key: RedKey, number: int, parts: list[tuple[int, dict[int, int]]]) -> RedPoint:
-        sums = Sums()
+    def _point(
+        self, key: RedKey, series: Series, parts: list[tuple[int, dict[int, int]]]
+    ) -> RedPoint:
+        good: list[Centroids] = []
+        bad: list[Centroids] = []
         for minute_s, part in parts:
-            sums.add(minute_s, part)
-        good = [self._centroids(*each) for each in sums.good]
-        bad = [self._centroids(*each) for each in sums.bad]
-        return RedPoint(key, sums.invocations, sums.errors, sums.millis, good, bad, number)
+            for into, buckets in zip((good, bad), unpack(part), strict=True):
+                if buckets:
+                    into.append(self._centroids(minute_s, buckets))
+        errors = _count(bad)
+        return RedPoint(key, _count(good) + errors, errors, series.millis, good, bad, series.number)
 
     def _centroids(self, minute_s: int, buckets: Buckets) -> Centroids:
         return Centroids(minute_s, centroids(buckets, self._centroids_max)[0], buckets)
@@ -236,3 +234,7 @@ class RedAggregator:
         if self.book is not None:
             self.book.admitted(self._number, key)
         return table.add(key, self._number, self._minute_s)
+
+
+def _count(parts: list[Centroids]) -> int:
+    return sum(count for part in parts for count, _ in part.bins)

@@ -15,60 +15,45 @@ from collections.abc import Iterator
 from tracefwd.model import ZERO_INDEX, Identity, RedKey
 from tracefwd.processor.sketch import Buckets
 
-# A bucket's integer: how many spans, their whole milliseconds, their microseconds.  Wide enough for a minute of the
-# longest durations there are.
-MILLIS_SHIFT, MICROS_SHIFT = 32, 128
-_COUNT_MASK = (1 << MILLIS_SHIFT) - 1
-_MILLIS_MASK = (1 << MICROS_SHIFT - MILLIS_SHIFT) - 1
+MICROS_SHIFT = 32
+"""Of a bucket's integer: how many spans, and above so many bits, which no minute can fill, their microseconds."""
+_COUNT_MASK = (1 << MICROS_SHIFT) - 1
 ERRORS = 1 << 13
 """Added to the index of a bucket of errors; 64-bit durations reach 4,032."""
 _ERRORS_MIN = ERRORS + ZERO_INDEX
 
 
-class Sums:
-    """What the buckets of some minutes hold together; ``good`` and ``bad`` by minute (epoch seconds)."""
-
-    __slots__ = ("bad", "errors", "good", "invocations", "millis")
-
-    def __init__(self) -> None:
-        self.invocations = self.errors = self.millis = 0
-        self.good: list[tuple[int, Buckets]] = []
-        self.bad: list[tuple[int, Buckets]] = []
-
-    def add(self, minute_s: int, packed: dict[int, int]) -> None:
-        good: Buckets = {}
-        bad: Buckets = {}
-        for index, bucket in packed.items():
-            count = bucket & _COUNT_MASK
-            self.invocations += count
-            self.millis += bucket >> MILLIS_SHIFT & _MILLIS_MASK
-            if index < _ERRORS_MIN:
-                good[index] = count, bucket >> MICROS_SHIFT
-            else:
-                self.errors += count
-                bad[index - ERRORS] = count, bucket >> MICROS_SHIFT
-        if good:
-            self.good.append((minute_s, good))
-        if bad:
-            self.bad.append((minute_s, bad))
+def unpack(packed: dict[int, int]) -> tuple[Buckets, Buckets]:
+    """The buckets of spans that went well, and of errors."""
+    good: Buckets = {}
+    bad: Buckets = {}
+    for index, bucket in packed.items():
+        pair = bucket & _COUNT_MASK, bucket >> MICROS_SHIFT
+        if index < _ERRORS_MIN:
+            good[index] = pair
+        else:
+            bad[index - ERRORS] = pair
+    return good, bad
 
 
 class Series(dict[int, int]):
     """Buckets of one series in its siblings' minute; ``sealed`` are those of earlier minutes that wait to be drained.
 
-    ``seen_s``: when it was last drained with spans in it.
+    ``millis``: whole milliseconds of all its spans since then.  ``seen_s``: when it was last drained with spans in it.
     """
 
-    __slots__ = ("number", "sealed", "seen_s")
+    __slots__ = ("millis", "number", "sealed", "seen_s")
 
     def __init__(self, number: int) -> None:
         self.number = number
+        self.millis = 0
         self.sealed: list[tuple[int, dict[int, int]]] = []
         self.seen_s = 0
 
     def successor(self, minute_s: int) -> "Series":
         """For a new minute; nothing is copied, so that it costs the same whatever was gathered in this one."""
         new = Series(self.number)
+        new.millis = self.millis
         new.sealed = [*self.sealed, (minute_s, self)]
         new.seen_s = self.seen_s
         return new
