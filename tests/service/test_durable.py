@@ -93,7 +93,7 @@ def settings(root: Path, sink: Sink, **changes: Any) -> Settings:
     base = f"http://127.0.0.1:{sink.port}"
     kind = changes.pop("kind", "proxy")
     where = {"url": base} if kind == "otlp" else {"traces": base, "metrics": base}
-    target = TargetSettings(name="primary", kind=kind, **where)
+    target = TargetSettings(name=changes.pop("name", "primary"), kind=kind, **where)
     return Settings(
         exporter=ExporterSettings(
             targets=[target, *changes.pop("targets", [])], **exporter | changes.pop("exporter", {})
@@ -461,6 +461,33 @@ async def test_batches_of_a_dead_workers_spool_are_received_once(world: World, k
     assert world.sink.again == []
 
 
+@both_kinds
+async def test_batches_of_a_target_that_has_another_name_now_go_to_the_primary(
+    world: World, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.kind = kind
+    world.outage()
+    one = await world.body(
+        name="old", spool={"after": 0.02}, exporter={"request_timeout": 0.05, "batch_age_max": 0.01}
+    )
+    await one.post(world.spans(30))
+    shelf = one.durable.store.shelf("old/spans")
+    await one.until(lambda: shelf.items == 30)
+    await one.end()
+    heir = await world.body(name="new", exporter={"request_timeout": 0.05})
+    assert heir.ledger["held"] == heir.ledger["received"] == 30
+    assert "old/spans, which is no target's any more, go to new/spans" in caplog.text
+    # Whoever comes after one that did not deliver them finds them under their first name again.
+    await heir.end()
+    world.sink.calm()
+    last = await world.body(name="new")
+    await last.delivers(30)
+    assert last.ledger["received"] == 30
+    assert last.durable.problems() == []
+    await last.leave()
+    assert world.sink.again == []
+
+
 async def test_a_sibling_takes_over_late_and_says_whose(world: World) -> None:
     world.outage()
     one = await world.body()
@@ -508,8 +535,10 @@ async def test_a_disk_that_refuses_costs_the_promise_and_not_the_service(world: 
     disk.fail(errno.EROFS)
     body = await world.body(disk=disk)
     assert (await body.post(world.spans(5))).status == 202
-    [problem] = body.durable.problems()
-    assert "answers promise only memory" in problem
+    batches, journal = body.durable.problems()
+    assert batches.startswith("the spool ")
+    assert journal.startswith("the journal ")
+    assert "answers promise only memory" in journal
     await body.delivers(5)
     disk.mend()
     await asyncio.sleep(1.1)

@@ -508,6 +508,17 @@ async def test_batches_that_nobody_will_send_are_a_problem_in_words(room: MakeRo
     assert here.store.problems() == []
 
 
+async def test_batches_that_nobody_asked_for_are_not_lost_without_a_word(room: MakeRoom) -> None:
+    here = await room(age_max=60.0)
+    await here.put(lane="east/spans", items=9)
+    here.wall_ms += 61_000
+    await here.again()
+    assert await here.put(items=2)
+    [(level, count, text)] = [said[1:] for said in here.said if said[0] == "unclaimed"]
+    assert (level, count) == (logging.ERROR, 9)
+    assert "for east/spans, which is no target's, are lost (spool_expired)" in text
+
+
 async def test_samples_are_in_the_catalogue(room: MakeRoom) -> None:
     here = await room(bytes_max=2**20)
     await here.put(items=4)

@@ -52,7 +52,7 @@ class Estate:
 
     life: Life
     found: Recovered
-    # Lines in its spool by lane.
+    # Lines in its spool by the lane that takes them.
     spooled: dict[str, int]
     step: int = -1
     red_step: int = -1
@@ -72,13 +72,16 @@ class Estate:
                 self.outstanding[line.lane] = self.outstanding.get(line.lane, 0) + line.items
 
 
-def read_estate(life: Life, *, disk: Disk, lanes: Sequence[str]) -> Estate:
-    """For a thread.  ``lanes`` are names that may occur."""
+def read_estate(
+    life: Life, *, disk: Disk, lanes: Sequence[str], heir: Callable[[str], str]
+) -> Estate:
+    """For a thread.  ``lanes`` are names that may occur, ``heir`` who takes the batches of others."""
     spooled: dict[str, int] = {}
     # A folder that cannot be read is not moved either: what is in it is found, and received, another time.
     with suppress(OSError):
         for named in BatchFolder(life.batches, disk).names():
-            spooled[named.lane] = spooled.get(named.lane, 0) + named.items
+            lane = heir(named.lane)
+            spooled[lane] = spooled.get(lane, 0) + named.items
     return Estate(life, recover(life.journal, disk, lanes), spooled)
 
 

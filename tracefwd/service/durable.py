@@ -30,7 +30,7 @@ from tracefwd.service.adoption import Adoption, Estate, read_estate
 from tracefwd.service.books import COPY, LANE, OWN, Books
 from tracefwd.service.lives import Life, Lives
 from tracefwd.service.settling import settle
-from tracefwd.service.spool_roots import Foreign, root_of
+from tracefwd.service.spool_roots import Foreign, heir_in, root_of
 from tracefwd.settings import Settings
 from tracefwd.spool import frames
 from tracefwd.spool.disk import Disk
@@ -75,6 +75,7 @@ class Durable:
             LOG.error("%s cannot be used: %s; nothing is durable", root, error)  # noqa: TRY400 - its text says all
             self._life = self._lives.unborn()
         self._log = RepeatLog(LOG, "spool")
+        self._heir = heir_in(settings)
         self.store = BatchStore(
             self._life.batches,
             settings.spool,
@@ -82,6 +83,7 @@ class Durable:
             complain=self._log.note,
             disk=self._disk,
             writer=self._life.key,
+            heir=self._heir,
         )
         self._pipeline: Pipeline | None = None
         self._targets: dict[str, Target] = {}
@@ -369,7 +371,7 @@ class Durable:
 
     async def _read(self, dead: Sequence[Life]) -> list[Estate]:
         loop = asyncio.get_running_loop()
-        read = partial(read_estate, disk=self._disk, lanes=[*self._lanes])
+        read = partial(read_estate, disk=self._disk, lanes=[*self._lanes], heir=self._heir)
         estates = [await loop.run_in_executor(None, read, life) for life in dead]
         # Before any batch is moved: what is on disk twice is so in one place then.
         await loop.run_in_executor(None, settle, estates, self._disk)
@@ -402,7 +404,9 @@ class Durable:
         return total
 
     def problems(self) -> list[str]:
-        problems = [] if self._foreign is None else self._foreign.problems()
+        problems = self.store.problems()
+        if self._foreign is not None:
+            problems += self._foreign.problems()
         if self._level == "memory" or (self._journal is not None and not self._journal.degraded):
             return problems
         return [

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from tracefwd import metrics
 from tracefwd.exporter.repeat_log import RepeatLog
 from tracefwd.service.lives import Life, Lives
-from tracefwd.service.spool_roots import root_of
+from tracefwd.service.spool_roots import heir_in, root_of
 from tracefwd.settings import Settings
 from tracefwd.spool.disk import Disk
 from tracefwd.spool.shelf import Shelf
@@ -52,6 +52,7 @@ class ScraperSpool:
             wall_ms=lambda: time.time_ns() // 1_000_000,
             complain=self._log.note,
             disk=disk,
+            heir=heir_in(settings),
         )
         self._taking: asyncio.Task[None] | None = None
         # Folders that cannot be removed yet; ours until we end.

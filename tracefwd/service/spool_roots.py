@@ -8,6 +8,7 @@ Apart, because no target takes both: after a change of the primary's kind nobody
 workers before had left.  It stays, is told of, and ``tracefwd spool drain`` with a target of its kind sends it.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 from tracefwd.errors import StartError
@@ -30,6 +31,13 @@ def root_of(settings: Settings, *, scraper: bool = False) -> Path:
     """Where the folders of these settings' processes are."""
     root = Path(settings.spool.folder)
     return _place(root / SCRAPER if scraper else root, takes_otlp(settings))
+
+
+def heir_in(settings: Settings) -> Callable[[str], str]:
+    """The lane that takes a lane's batches: what a target left that is configured no longer, or under another name, is
+    the primary's, as its lines in a journal are."""
+    primary = next(each.name for each in settings.exporter.targets if each.role == "primary")
+    return lambda lane: f"{primary}/{lane.rpartition('/')[2]}"
 
 
 def _place(root: Path, is_otlp: bool) -> Path:

@@ -8,6 +8,7 @@
 3. A disk that refuses a write shuts the spool: batches stay in memory, loudly, until a probe has been written.
    Nothing that a disk does raises here.
 4. Ages are measured by a clock that nobody sets; the wall clock is asked once, at ``open``.
+5. ``heir`` says whose the batches are that are found under a lane's name; nothing is lost for a name.
 """
 
 import asyncio
@@ -67,6 +68,7 @@ class BatchStore:
         complain: Complain,
         disk: Disk | None = None,
         writer: str = "",
+        heir: Callable[[str], str] = str,
     ) -> None:
         self.age_max_s = settings.age_max
         self.drops_newest = settings.full == "drop_newest"
@@ -76,6 +78,7 @@ class BatchStore:
         self._bytes_max = settings.bytes_max
         self._wall_ms = wall_ms
         self._complain = complain
+        self._heir = heir
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="spool")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._others: list[BatchFolder] = []
@@ -213,8 +216,7 @@ class BatchStore:
     def expire(self, shelf: Shelf) -> None:
         oldest_ms = self._now_ms() - self.age_max_s * 1000
         while (stored := shelf.oldest()) is not None and stored.born_ms <= oldest_ms:
-            shelf.give_up(stored, "spool_expired")
-            self.remove(stored)
+            self._give_up(shelf, stored, "spool_expired")
 
     # Room.
 
@@ -230,9 +232,16 @@ class BatchStore:
             stored = fullest.oldest()
             if stored is None:
                 return False  # everything is on its way to a target
-            fullest.give_up(stored, "spool_full")
-            self.remove(stored)
+            self._give_up(fullest, stored, "spool_full")
         return True
+
+    def _give_up(self, shelf: Shelf, stored: Stored, reason: str) -> None:
+        if not shelf.claimed:
+            # Whoever claims the shelf counts them; if nobody ever does, this is all that is said.
+            text = f"lines in {self._where} for {shelf.lane}, which is no target's, are lost"
+            self._complain("unclaimed", logging.ERROR, stored.items, f"{text} ({reason})")
+        shelf.give_up(stored, reason)
+        self.remove(stored)
 
     def _remove(self, name: Callable[[], str], size_bytes: int) -> None:
         """``name`` is asked in the thread: what was to be renamed before has that name by then."""
@@ -299,12 +308,18 @@ class BatchStore:
             by_lane.setdefault(stored.lane, []).append(stored)
             self._used_bytes += _blocks(stored.size_bytes)
         for lane, batches in by_lane.items():
-            self.shelf(lane).add_found(batches)
+            if (heir := self._heir(lane)) != lane:
+                text = (
+                    f"lines in {self._where} of {lane}, which is no target's any more, go to {heir}"
+                )
+                items = sum(stored.items for stored in batches)
+                self._complain("inherited", logging.WARNING, items, text)
+            self.shelf(heir).add_found(batches)
         for named, damage in found.damaged:
             self._count("damaged")
             text = f"lines lost in {self._where}/{named.name}: {damage}"
             self._complain("damaged", logging.ERROR, named.items, text)
-            self.shelf(named.lane).lose_unseen(named.items, "spool_damaged")
+            self.shelf(self._heir(named.lane)).lose_unseen(named.items, "spool_damaged")
             self._remove(partial(str, named.name), 0)
         if found.unread:
             self._errors["read"] = self._errors.get("read", 0) + found.unread
