@@ -61,7 +61,7 @@ CATALOGUE: tuple[Metric, ...] = (
         "tracefwd_receiver_refused_requests_total",
         "counter",
         ("reason",),
-        "Requests refused before their body was decoded, so that they are not in the ledger: memory, no_room (503), token (401).",
+        "Requests refused before their body was decoded, so that they are not in the ledger: memory, no_room, too_many (503), token (401).",
     ),
     Metric(
         "tracefwd_receiver_refused_bytes_total",

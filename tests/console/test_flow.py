@@ -158,6 +158,19 @@ def test_what_is_wrong_is_said(what: dict[str, Any], level: str, words: str) -> 
 
 
 @pytest.mark.parametrize(
+    "problem",
+    [
+        "the journal in /spool cannot be written: answers promise only memory",
+        "the spool /spool/slot-0/batches is not written to: No space left on device",
+    ],
+)
+def test_a_broken_disk_is_not_taken_for_a_broken_target(problem: str) -> None:
+    worker = {**WORKER, "problems": [problem]}
+    found = judge(meter(({SPANS: {("a",): 1}}, {}), ({SPANS: {("a",): 9}}, {})), workers=(worker,))
+    assert "spool.folder" in found["todo"]
+
+
+@pytest.mark.parametrize(
     ("ledger", "samples", "level", "words"),
     [
         ({"received": 5, "dropped": {"queue_full": 5}}, {}, "bad", "exporter.queue_bytes_max"),
@@ -165,6 +178,12 @@ def test_what_is_wrong_is_said(what: dict[str, Any], level: str, words: str) -> 
         ({"received": 5, "rejected": {"syntax": 5}}, {}, "watch", "Refused and changed"),
         ({"received": 5}, {}, "bad", "fault of tracefwd"),
         ({}, {"tracefwd_receiver_refused_requests_total": {("memory",): 2}}, "bad", "replicas"),
+        (
+            {},
+            {"tracefwd_receiver_refused_requests_total": {("too_many",): 2}},
+            "bad",
+            "receiver.connections_max",
+        ),
         ({}, {"tracefwd_red_overflow_spans_total": {(): 2}}, "watch", "red.series_max"),
     ],
 )

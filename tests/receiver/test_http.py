@@ -512,6 +512,8 @@ async def test_a_connection_too_many_is_told_so() -> None:
         assert reply.closes
         assert await third.ended()
         assert server.closed("too_many") == 1
+        assert server.count("requests_total", "503") == 1
+        assert server.count("refused_requests_total", "too_many") == 1
         assert server.count("connections") == 2
         assert server.count("connections_total") == 3
         assert len(server.got) == 2

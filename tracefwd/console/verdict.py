@@ -28,6 +28,7 @@ DROP_ADVICE: Mapping[str, str] = {
 _REFUSED_ADVICE: Mapping[str, str] = {
     "memory": "Raise service.memory_max, or add replicas.",
     "no_room": "Raise receiver.unfinished_bytes_max, or add replicas.",
+    "too_many": "Raise receiver.connections_max and the limit of open files, or add replicas.",
     "token": "Clients show no token of receiver.token_file, or a wrong one.",
 }
 
@@ -123,7 +124,7 @@ def _todo(meter: Meter, problem: str) -> str:
         return "Check prometheus_sources: its URL, its credentials, and that Prometheus runs."
     if problem.startswith("memory"):
         return "Raise service.memory_max, or add replicas."
-    if problem.startswith(("journal", "spool")):
+    if problem.startswith(("the journal", "the spool")):
         return "See the disk under spool.folder: is it full, or mounted read-only?"
     if " refused " in problem:
         return "See Refused and changed for the lines and the backend's words."

@@ -141,8 +141,7 @@ class Door:
         if reason:
             intake.accepted += 1
             intake.closed[reason] += 1
-            if reason != "too_many":
-                intake.refusals.connection(reason, address)
+            intake.refusals.connection(reason, address)
             client.close()
             return
         client.setblocking(False)

@@ -266,10 +266,14 @@ class Connection(asyncio.Protocol):
         if self._intake.turned_away > _TURNED_AWAY_MAX:
             self._last = True
             self._intake.closed[self._reason] += 1
+            self._intake.refusals.connection(self._reason)
             transport.abort()
         else:
-            answer = _shaped(say.OVERLOADED if overloaded else say.FULL, self._reader.form)
-            transport.write(say.render(answer, 0, last=True))
+            # Said before anything is read: whoever connects has a post to send.
+            answer = say.OVERLOADED if overloaded else say.FULL
+            self._intake.refusals.request(answer, 0)
+            self._intake.codes[answer.status] += 1
+            transport.write(say.render(_shaped(answer, self._reader.form), 0, last=True))
             self._end()
 
     # What the reader tells.

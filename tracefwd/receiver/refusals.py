@@ -16,15 +16,18 @@ _TELL_INTERVAL_S = 60.0
 _REQUESTS = {
     id(say.OVERLOADED): "memory",
     id(say.NO_ROOM): "no_room",
+    id(say.FULL): "too_many",
     id(say.UNAUTHORIZED): "token",
 }
 # Whose spans are lost with it.
-_LOSSES = frozenset({"memory", "no_room"})
+_LOSSES = frozenset({"memory", "no_room", "too_many"})
 _WORDS = {
     "memory": "request(s) refused with 503 for want of memory; Envoy sends nothing twice, so their spans are lost: "
     "raise service.memory_max or the container's limit, or add replicas",
     "no_room": "request(s) refused with 503, as unfinished requests left no room (receiver.unfinished_bytes_max); "
     "Envoy sends nothing twice, so their spans are lost",
+    "too_many": "connection(s) refused with 503 above receiver.connections_max, or above what the limit of open files "
+    "allows; Envoy sends nothing twice, so their spans are lost: raise it, or add replicas",
     "token": "request(s) refused with 401: no token of receiver.token_file",
     "not_allowed": "connection(s) closed that came from outside receiver.allowed_networks",
     "per_address": "connection(s) closed above receiver.connections_per_address_max",
