@@ -514,7 +514,7 @@ async def test_batches_that_nobody_asked_for_are_not_lost_without_a_word(room: M
     here.wall_ms += 61_000
     await here.again()
     assert await here.put(items=2)
-    [(level, count, text)] = [said[1:] for said in here.said if said[0] == "unclaimed"]
+    [(level, count, text)] = [said[1:] for said in here.said if said[0] == "unclaimed east/spans"]
     assert (level, count) == (logging.ERROR, 9)
     assert "for east/spans, which is no target's, are lost (spool_expired)" in text
 

@@ -239,7 +239,9 @@ class BatchStore:
         if not shelf.claimed:
             # Whoever claims the shelf counts them; if nobody ever does, this is all that is said.
             text = f"lines in {self._where} for {shelf.lane}, which is no target's, are lost"
-            self._complain("unclaimed", logging.ERROR, stored.items, f"{text} ({reason})")
+            self._complain(
+                f"unclaimed {shelf.lane}", logging.ERROR, stored.items, f"{text} ({reason})"
+            )
         shelf.give_up(stored, reason)
         self.remove(stored)
 
@@ -313,7 +315,7 @@ class BatchStore:
                     f"lines in {self._where} of {lane}, which is no target's any more, go to {heir}"
                 )
                 items = sum(stored.items for stored in batches)
-                self._complain("inherited", logging.WARNING, items, text)
+                self._complain(f"inherited {lane}", logging.WARNING, items, text)
             self.shelf(heir).add_found(batches)
         for named, damage in found.damaged:
             self._count("damaged")
