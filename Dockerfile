@@ -9,6 +9,7 @@ RUN python -m venv --without-pip /opt/tracefwd \
     && python -m pip --python /opt/tracefwd/bin/python install --no-cache-dir --no-compile --disable-pip-version-check \
         --require-hashes --only-binary :all: -r /build/requirements.lock
 COPY deploy/image/root.py /build/root.py
+COPY deploy/LICENSE /build/LICENSE
 COPY tracefwd /build/tracefwd
 RUN cp -r /build/tracefwd "$(/opt/tracefwd/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/" \
     && printf '#!/opt/tracefwd/bin/python\nimport sys\nfrom tracefwd.service.cli import main\nsys.exit(main())\n' \
@@ -17,6 +18,7 @@ RUN cp -r /build/tracefwd "$(/opt/tracefwd/bin/python -c 'import sysconfig; prin
     && python /build/root.py /root.image /opt/tracefwd \
     # Compiled here, because nothing can be written at run time; by content, so that the same source is the same file.
     && python -m compileall -q --invalidation-mode unchecked-hash -s /root.image /root.image \
+    && install -D -m 0644 /build/LICENSE /root.image/usr/share/doc/tracefwd/LICENSE \
     && install -d -o 10001 -g 10001 /root.image/var/lib/tracefwd
 
 FROM scratch

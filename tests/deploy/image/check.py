@@ -198,6 +198,8 @@ def check_packages(root: Path) -> None:
     debian = sorted(each.name for each in (root / "var/lib/dpkg/status.d").iterdir())
     for each in debian:
         assert (root / "usr/share/doc" / each / "copyright").is_file(), each
+    own = (ROOT / "deploy" / "LICENSE").read_bytes()
+    assert (root / "usr/share/doc/tracefwd/LICENSE").read_bytes() == own
     say(f"  packages: {len(there)} of the lock, each in its version; {len(debian)} of Debian:")
     say(f"    {' '.join(debian)}")
 
