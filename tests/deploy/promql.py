@@ -1,19 +1,24 @@
 """PromQL over tracefwd's own metrics: are the families, labels and values there that an expression names?"""
 
 import re
+from pathlib import Path
 
 from tracefwd import limits, metrics
 from tracefwd.model import Encoding
+from tracefwd.receiver import http_messages
 from tracefwd.service import memory, tally
 
 # What Prometheus itself adds to a series (tracefwd-scrape.yaml, or an operator).
 OUTSIDE = {"job", "namespace", "pod", "instance"}
+# The statuses with which intake refuses.
+REFUSALS = set(re.findall(r"\b([45]\d\d),", Path(http_messages.__file__).read_text()))
 LABEL_VALUES = {
     ("tracefwd_ledger_spans", "state"): set(tally.STATES),
     ("tracefwd_ledger_points", "state"): set(tally.STATES),
     ("tracefwd_mapper_repairs_total", "kind"): limits.REPAIR_KINDS,
     ("tracefwd_memory_stage_workers", "stage"): set(memory.STAGES),
     ("tracefwd_receiver_accepted_spans_total", "format"): {each.value for each in Encoding},
+    ("tracefwd_receiver_requests_total", "code"): {"202"} | REFUSALS,
     ("tracefwd_rules_points_total", "result"): {"checked", "applied", "failed", "blocked"},
     ("tracefwd_scraper_dropped_samples_total", "reason"): limits.SAMPLE_DROP_REASONS,
     ("tracefwd_exporter_requests_total", "result"): {"delivered"},

@@ -124,10 +124,8 @@ def test_each_answer_that_the_intake_gives_is_explained() -> None:
         for row in re.findall(r"^\| ([\d, ]+) \|", text, re.MULTILINE)
         for code in row.split(",")
     }
-    said = (ROOT / "tracefwd" / "receiver" / "http_messages.py").read_text()
-    given = {int(code) for code in re.findall(r"\b([45]\d\d),", said)}
-    assert given
-    assert given <= told
+    assert promql.REFUSALS
+    assert {int(code) for code in promql.REFUSALS} <= told
 
 
 def test_each_part_of_memory_is_explained() -> None:
@@ -186,3 +184,6 @@ def test_the_autoscaler_s_numbers_are_those_that_are_shipped() -> None:
         "spec"
     ]["containers"]
     assert container["resources"]["requests"]["cpu"] == f"{sizing.REQUEST_CORES * 1000:.0f}m"
+    # As its comment says.
+    at_rest = sizing.PARENT_MIB.value + sizing.WORKER_MIB.value
+    assert float(container["resources"]["requests"]["memory"].removesuffix("Mi")) >= 2 * at_rest
