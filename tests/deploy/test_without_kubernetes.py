@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -47,25 +48,43 @@ def seconds(text: str) -> float:
 def test_the_unit_gives_more_time_than_a_drain_takes() -> None:
     wanted = ServiceSettings().drain_timeout + LINGER_S
     assert seconds(unit()["TimeoutStopSec"]) > wanted
+    said = re.search(r"service\.drain_timeout \((\d+s)\)", UNIT.read_text())
+    assert said
+    assert seconds(said[1]) == ServiceSettings().drain_timeout
     assert unit()["Type"] == "notify"
 
 
 def test_the_unit_starts_what_the_command_line_has() -> None:
-    before, start = unit()["ExecStartPre"].split(), unit()["ExecStart"].split()
-    assert (before[1], start[1]) == ("validate", "run")
-    assert before[2:] == start[2:] == ["--config", "/etc/tracefwd/tracefwd.yaml"]
+    assert unit()["ExecStart"].split()[1:] == ["run", "--config", "/etc/tracefwd/tracefwd.yaml"]
     name, _, folder = unit()["Environment"].partition("=")
     key = name.removeprefix("TRACEFWD_").lower().replace("__", ".")
     assert key in {row.key for row in option_rows()}
     assert folder.startswith(f"/var/lib/{unit()['StateDirectory']}/")
 
 
-def test_systemd_has_no_complaint_about_the_unit(tmp_path: Path) -> None:
+def test_a_configuration_that_cannot_be_used_is_not_tried_for_ever(tmp_path: Path) -> None:
+    # RestartPreventExitStatus looks at the main process only.
+    assert "ExecStartPre" not in unit()
+    file = tmp_path / "tracefwd.yaml"
+    file.write_text("receiver: {listne: 1}\n")
+    command = [sys.executable, "-m", "tracefwd", "run", "--config", str(file)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False, timeout=60)
+    assert str(done.returncode) == unit()["RestartPreventExitStatus"]
+
+
+@pytest.mark.parametrize("with_token", [False, True])
+def test_systemd_has_no_complaint_about_the_unit(tmp_path: Path, with_token: bool) -> None:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("NO SYSTEMD: the unit is not verified (Debian: systemd)")
     copy = tmp_path / UNIT.name
     # It looks for the program, which is not installed here.
-    copy.write_text(UNIT.read_text().replace("/opt/tracefwd/.venv/bin/tracefwd", sys.executable))
+    text = UNIT.read_text().replace("/opt/tracefwd/.venv/bin/tracefwd", sys.executable)
+    if with_token:
+        # Where systemd puts it is where the comment says.
+        assert f"token_file: /run/credentials/{UNIT.name}/token\n" in text
+        text, changed = re.subn("^#(LoadCredential=token:/)", r"\1", text, flags=re.MULTILINE)
+        assert changed == 1
+    copy.write_text(text)
     command = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", str(copy)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     told = [line for line in done.stderr.splitlines() if UNIT.name in line]
@@ -205,3 +224,15 @@ def test_a_builder_gets_only_what_the_image_takes() -> None:
     taken = {line.removeprefix("!") for line in rules if line.startswith("!")}
     assert taken == set(re.findall(r"^COPY (?!--)(\S+) ", DOCKERFILE, re.MULTILINE))
     assert all((ROOT / each).exists() for each in taken)
+
+
+def test_the_licence_goes_where_the_code_goes() -> None:
+    text = (ROOT / "deploy" / "LICENSE").read_text()
+    assert "Apache License" in text
+    assert "END OF TERMS AND CONDITIONS" in text
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["project"]["license"] == "Apache-2.0"
+    assert project["project"]["license-files"] == ["deploy/LICENSE"]
+    sdist = project["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
+    assert {"deploy", "deploy/LICENSE"} & set(sdist)
+    assert "/root.image/usr/share/doc/tracefwd/LICENSE" in DOCKERFILE
