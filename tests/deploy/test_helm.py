@@ -187,6 +187,22 @@ MISTAKES: dict[str, Object] = {
     "does not match pattern": {"target": {"proxy": {"traces": "http://proxy"}}},
     "'/metrics/sources/0': missing property 'url'": {"metrics": {"sources": [{"filters": {}}]}},
     "minimum: got 20, want 26": {"terminationGracePeriodSeconds": 20},
+    # Its own ConfigMap is mounted there, for reading only.
+    "'/extraVolumeMounts/0/mountPath': 'not' failed": {
+        "extraVolumeMounts": [{"name": "rules", "mountPath": "/etc/tracefwd/rules"}]
+    },
+    "missing property 'port'": {"extraPorts": [{"name": "tcp-lines"}]},
+    "spool.size: batches and journal of 2 worker(s) take up to 2 x 2 x 256MiB, and 768Mi is less": {
+        "config": {"service": {"workers": 2}}
+    },
+    "spool.size: batches and journal of 1 worker(s) take up to 2 x 1 x 0.5GiB, and 768Mi is less": {
+        "config": {"spool": {"bytes_max": "0.5GiB"}}
+    },
+    "durable.storage: batches and journal of 4 worker(s) take up to 2 x 4 x 2GiB, and 10Gi is less": {
+        "durable": {"enabled": True},
+        "spool": {"bytesMax": "2GiB"},
+        "config": {"service": {"workers": 4}},
+    },
     "target.direct.url: your Wavefront instance": {"target": {"kind": "direct"}},
     "target.direct: an existingSecret, or the token": {
         "target": {"kind": "direct", "direct": {"url": "https://example.wavefront.com"}}
@@ -199,6 +215,77 @@ MISTAKES: dict[str, Object] = {
 def test_a_mistake_in_the_values_is_refused_and_named(said: str) -> None:
     with pytest.raises(AssertionError, match=re.escape(said)):
         render.chart(MISTAKES[said])
+
+
+@needs_tools
+def test_a_volume_that_is_just_large_enough_is_taken() -> None:
+    for values in (
+        {"config": {"service": {"workers": 3}}, "spool": {"size": "1536Mi"}},
+        {
+            "config": {"service": {"workers": 1}, "spool": {"bytes_max": "300MB"}},
+            "spool": {"size": "600M"},
+        },
+        {"durable": {"enabled": True}, "spool": {"bytesMax": "5GiB"}},
+        # Somewhere else, or no spool at all: nothing is known of its room.
+        {"config": {"spool": {"folder": "/var/lib/other", "bytes_max": "1TiB"}}},
+    ):
+        assert objects(render.chart(values))
+
+
+@needs_tools
+def test_what_is_added_stands_beside_the_chart_s_own() -> None:
+    values = deepcopy(render.VALUES["extras"])
+    before, after = objects(render.chart()), objects(render.chart(values))
+    assert [(each["kind"], each["metadata"]["name"]) for each in before] == [
+        (each["kind"], each["metadata"]["name"]) for each in after
+    ]
+    [old, new] = [workload(found)["spec"]["template"]["spec"] for found in (before, after)]
+    [old_one], [new_one] = old["containers"], new["containers"]
+    assert new["volumes"] == old["volumes"] + values["extraVolumes"]
+    assert new_one["volumeMounts"] == old_one["volumeMounts"] + values["extraVolumeMounts"]
+    assert new_one["env"] == values["extraEnv"]
+    port = {"name": "tcp-lines", "containerPort": 30000}
+    assert new_one["ports"] == [*old_one["ports"], port]
+    ports = one(after, "Service")["spec"]["ports"]
+    assert ports == [
+        *one(before, "Service")["spec"]["ports"],
+        {"name": "tcp-lines", "port": 30000, "targetPort": "tcp-lines", "appProtocol": "tcp"},
+    ]
+    policy = one(after, "NetworkPolicy")["spec"]
+    assert policy["ingress"][0]["ports"][-1] == {"protocol": "TCP", "port": 30000}
+    assert policy["egress"][-1:] == values["networkPolicy"]["to"]
+    # Beside what is switched on, behind a sidecar, and from the metrics path.
+    values |= {"console": {"existingSecret": "c"}, "sidecar": {"enabled": True}}
+    values |= {"metrics": {"enabled": True}}
+    found = objects(render.chart(values))
+    [spans, metrics] = [
+        each["spec"]["template"]["spec"] for each in found if each["kind"] == "Deployment"
+    ]
+    if "metrics" in spans["serviceAccountName"]:
+        spans, metrics = metrics, spans
+    assert [each["name"] for each in spans["containers"][0]["env"]] == [
+        "TRACEFWD_ADMIN__TOKEN_FILE",
+        "TRACEFWD_SERVICE__LOG_LEVEL",
+    ]
+    assert {each["name"] for each in metrics["volumes"]} == {"config", "spool"}
+    for each in found:
+        if each["kind"] == "NetworkPolicy":
+            assert each["spec"]["egress"][-1:] == values["networkPolicy"]["to"]
+    [rule] = one(found, "AuthorizationPolicy")["spec"]["rules"]
+    assert rule["to"] == [{"operation": {"ports": ["9411", "30000"]}}]
+
+
+def test_the_examples_of_the_values_are_those_that_are_tried() -> None:
+    text = (CHART / "values.yaml").read_text()
+    extras = render.VALUES["extras"]
+    for key in ("extraVolumes", "extraVolumeMounts", "extraPorts"):
+        [example] = re.findall(rf"^#   ({key}: .*)$", text, re.MULTILINE)
+        assert yaml.safe_load(example) == {key: extras[key]}
+    [to] = re.findall(r"^  #   to:\n((?:  #     .*\n)+)", text, re.MULTILINE)
+    assert (
+        yaml.safe_load(re.sub(r"^  # ", "", to, flags=re.MULTILINE))
+        == extras["networkPolicy"]["to"]
+    )
 
 
 def test_the_schema_knows_every_value_and_the_defaults_fit() -> None:

@@ -43,7 +43,7 @@ METRICS = [*render.METRICS, *(f"chart {name}" for name in render.METRICS)]
 WAYS = [*METRICS, *SPAN_WAYS]
 INJECTED = {"sidecar", "sidecar and components", "chart sidecar", "chart everything"}
 # appProtocol by port: what is no HTTP/1.1 must say so to Istio.
-PROTOCOLS = {9411: "http", 9412: "http", 4317: "grpc", 4318: "http"}
+PROTOCOLS = {9411: "http", 9412: "http", 4317: "grpc", 4318: "http", 30000: "tcp"}
 
 
 def settings_of(found: list[Object], folder: Path) -> Settings:
@@ -55,7 +55,10 @@ def settings_of(found: list[Object], folder: Path) -> Settings:
         volume = volumes.get(mount["name"], {})
         where = folder / mount["mountPath"].strip("/")
         where.mkdir(parents=True, exist_ok=True)
-        if "configMap" in volume:
+        if volume.get("name") == "rules":
+            # An operator's own.
+            (where / "rules.yaml").write_text("'9411': []\n")
+        elif "configMap" in volume:
             source = named(found, "ConfigMap", volume["configMap"]["name"])
             for name, text in source["data"].items():
                 (where / name).write_text(text.replace("/var/run", f"{folder}/var/run"))
@@ -138,6 +141,8 @@ def test_arguments_and_configuration_are_what_run_takes(
         is_http2 = port["name"].startswith(("http2", "grpc", "h2c"))
         assert is_http2 == (PROTOCOLS[port["port"]] == "grpc")
     assert settings.service.workers == 1, "requests and volumes are for one"
+    lines = settings.receiver.trace_listen
+    assert lines == (f"0.0.0.0:{ports['tcp-lines']}" if "tcp-lines" in ports else "")
     probes = {kind: container[f"{kind}Probe"]["httpGet"] for kind in ("startup", "liveness")}
     probes["readiness"] = container["readinessProbe"]["httpGet"]
     assert probes == {
@@ -195,7 +200,7 @@ def test_the_volume_is_larger_than_what_the_spool_may_take(
     factor = 1 if metrics_only else 2
     assert quantity(size) >= factor * settings.spool.bytes_max * settings.service.workers
     if not metrics_only:
-        assert quantity(size) >= 2.25 * settings.spool.bytes_max
+        assert quantity(size) >= 2.25 * settings.spool.bytes_max * settings.service.workers
 
 
 @needs_tools
@@ -335,7 +340,8 @@ def test_the_network_policy_lets_pass_what_is_configured(
     urls = [target.url] if target.kind == "direct" else [target.traces, target.metrics]
     needed = {int((re.search(r":(\d+)$", url) or [0, 443])[1]) for url in urls} | {53}
     is_injected = way in INJECTED
-    assert out == needed | ({15012} if is_injected else set())
+    more = {15012} if is_injected else {4317} if way == "chart extras" else set()
+    assert out == needed | more
 
 
 @needs_tools
@@ -413,6 +419,7 @@ def test_the_image_has_the_package_s_version() -> None:
         path.read_text()
         for path in [
             *sorted((render.DEPLOY / "kubernetes").rglob("*.yaml")),
+            *sorted((render.DEPLOY / "prometheus").rglob("*.yaml")),
             render.CHART / "Chart.yaml",
         ]
     )

@@ -45,6 +45,33 @@ VALUES: Mapping[str, Object] = {
         "console": {"existingSecret": "tracefwd-console"},
     },
     "sidecar": {"sidecar": {"enabled": True}},
+    # What the comments of values.yaml give as examples.
+    "extras": {
+        "extraVolumes": [{"name": "rules", "configMap": {"name": "rules"}}],
+        "extraVolumeMounts": [
+            {"name": "rules", "mountPath": "/var/run/tracefwd-rules", "readOnly": True}
+        ],
+        "extraEnv": [{"name": "TRACEFWD_SERVICE__LOG_LEVEL", "value": "warning"}],
+        "extraPorts": [{"name": "tcp-lines", "port": 30000, "appProtocol": "tcp"}],
+        "networkPolicy": {
+            "to": [
+                {
+                    "to": [
+                        {
+                            "namespaceSelector": {
+                                "matchLabels": {"kubernetes.io/metadata.name": "otel"}
+                            }
+                        }
+                    ],
+                    "ports": [{"protocol": "TCP", "port": 4317}],
+                }
+            ]
+        },
+        "config": {
+            "receiver": {"trace_listen": "0.0.0.0:30000"},
+            "rules": {"file": "/var/run/tracefwd-rules/rules.yaml"},
+        },
+    },
     "everything": {
         "image": {"repository": "registry.example/tracefwd", "tag": "1", "pullPolicy": "Always"},
         "imagePullSecrets": ["registry"],

@@ -53,6 +53,36 @@ service:
   drain_timeout: 20s
 {{- end -}}
 
+{{/* tracefwd.yaml. */}}
+{{- define "tracefwd.whole" -}}
+{{- mustMergeOverwrite (fromYaml (include "tracefwd.config" .)) .Values.config | toYaml -}}
+{{- end -}}
+
+{{/* A size of tracefwd's or a quantity of Kubernetes', in bytes. */}}
+{{- define "tracefwd.bytes" -}}
+{{- $text := toString . -}}
+{{- $unit := regexFind "[A-Za-z]*$" $text -}}
+{{- $prefix := trimSuffix "B" $unit | replace "K" "k" -}}
+{{- $scale := dict "" 1.0 "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 -}}
+{{- if not (hasKey $scale $prefix) -}}
+{{- fail (printf "%s is no size: nothing has the unit %s" $text $unit) -}}
+{{- end -}}
+{{- mulf (float64 (trimSuffix $unit $text)) (get $scale $prefix) -}}
+{{- end -}}
+
+{{/* Nothing; fails for a volume that the spool would overflow, which would evict the pod or refuse what it writes. */}}
+{{- define "tracefwd.room" -}}
+{{- $config := fromYaml (include "tracefwd.whole" .) -}}
+{{- $workers := dig "workers" 1 (get $config "service") | int -}}
+{{- $bytes := get $config.spool "bytes_max" -}}
+{{- $name := ternary "durable.storage" "spool.size" .Values.durable.enabled -}}
+{{- $size := ternary .Values.durable.storage .Values.spool.size .Values.durable.enabled -}}
+{{- $needed := mulf 2.0 (float64 $workers) (float64 (include "tracefwd.bytes" $bytes)) -}}
+{{- if and (eq $config.spool.folder "/var/spool/tracefwd") (gt $needed (float64 (include "tracefwd.bytes" $size))) -}}
+{{- fail (printf "%s: batches and journal of %d worker(s) take up to 2 x %d x %v, and %s is less" $name $workers $workers $bytes $size) -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "tracefwd.metrics.selector" -}}
 app.kubernetes.io/name: tracefwd
 app.kubernetes.io/component: metrics
