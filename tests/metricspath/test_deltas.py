@@ -116,6 +116,16 @@ def test_more_series_than_can_be_remembered_are_counted_and_never_invented() -> 
     assert mesh.dropped == {"merged": 2, "series_max": 1}
 
 
+def test_series_that_a_known_pod_begins_take_room_like_any_other() -> None:
+    mesh = Mesh(made(series_max=10))
+    mesh.scrape(body(a=1))
+    begun = "".join(f'requests_total{{code="{code}",instance="a"}} 1\n' for code in range(50))
+    assert len(mesh.scrape(body(a=1) + begun)) == 9
+    for _ in range(2):
+        assert mesh.dropped == {"merged": 10, "series_max": 41}
+        assert mesh.scrape(body(a=1) + begun) == {}
+
+
 def test_series_of_no_single_pod_are_refused_and_counted() -> None:
     mesh = Mesh()
     aggregated = 'requests_total{code="200",instance=""} 5\nrequests_total{code="200",instance="p",job="federate"} 6\n'

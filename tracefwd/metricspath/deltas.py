@@ -92,6 +92,9 @@ class Deltas:
             return None
         return values
 
+    def remembers(self, key: SeriesKey) -> bool:
+        return key in self._last
+
     def difference(
         self, key: SeriesKey, pod: tuple[str, ...], value: float, room: int
     ) -> float | str:
@@ -161,7 +164,8 @@ class DeltaScrape:
         difference = deltas.difference(key, pod, value, self._room)
         if difference == "series_max":
             return "series_max"
-        if isinstance(difference, str):
+        # Whatever it is worth now: a series that a known pod began takes room, too.
+        if not deltas.remembers(key):
             self._room -= 1
         self._values[key] = value
         self._pods.add(pod)
