@@ -99,10 +99,6 @@ class Watch:
         self._each = 1
         self._skip = 0
 
-    @property
-    def is_tapped(self) -> bool:
-        return bool(self._wishes)
-
     def take_hits(self) -> Seen | None:
         """Hits so far, so that a tap need not wait for the end of the second."""
         if not self._seen.hits:

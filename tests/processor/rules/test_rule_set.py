@@ -101,8 +101,6 @@ def test_no_point_can_make_rules_raise(subject: Subject) -> None:
     POINT_RULES.apply_point(subject)
     assert_sound(subject)
     assert not subject.repeats
-    POINT_RULES.trace_point(subject)
-    assert_sound(subject)
 
 
 def assert_sound(subject: Subject) -> None:

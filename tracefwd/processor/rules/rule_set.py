@@ -163,9 +163,6 @@ class RuleSet:
         """Apply the span rules to ``subject`` and tell what each did; counts nothing."""
         return self._spans.trace(subject)
 
-    def trace_point(self, subject: Subject) -> list[Step]:
-        return self._points.trace(subject)
-
     def apply_line(self, line: str, judged: str | None = None) -> str | None:
         """The line as the line rules make it; None when one of them keeps it (or ``judged`` in its stead) out."""
         rules = list(zip(self.lines, self._line_counts, strict=True))
