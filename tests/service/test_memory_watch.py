@@ -10,7 +10,8 @@ from tests.service.test_memory import GIB, MIB, V2, machine
 from tracefwd.metrics import BY_NAME
 from tracefwd.processor.shed import Shedder
 from tracefwd.service.memory import CALM, REFUSE, SHED, Machine, budget, worker_share
-from tracefwd.service.memory_watch import MemoryWatch
+from tracefwd.service.memory_watch import MemoryWatch, make_memory_watch
+from tracefwd.settings import PrometheusSourceSettings, ServiceSettings, Settings
 
 PAGE = 4_096
 
@@ -68,6 +69,28 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     return World(tmp_path)
+
+
+class Reds:
+    """A pipeline that holds nothing."""
+
+    shedder = Shedder()
+    red_bytes = shed_spans = 0
+
+
+class Room:
+    unfinished_bytes = 0
+
+
+def share_of(only: str, *sources: PrometheusSourceSettings) -> int:
+    service = ServiceSettings(only=only, memory_max=512 * MIB)
+    settings = Settings(service=service, prometheus_sources=list(sources))
+    return make_memory_watch(settings, Reds(), [], [], Room()).share_bytes
+
+
+def test_memory_is_set_aside_for_the_scraper_only_where_one_is_started() -> None:
+    source = PrometheusSourceSettings(url="http://p:9090/federate")
+    assert share_of("spans", source) == share_of("all") > share_of("all", source)
 
 
 def test_the_stages_act_and_end(world: World) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from tracefwd.receiver.door import OWN_DESCRIPTORS
 from tracefwd.service.config import Loaded, check_files
 from tracefwd.service.doctor_findings import MACHINE, Finding
-from tracefwd.service.source_checks import check_source_files
+from tracefwd.service.source_checks import check_source_files, wants_scraper
 from tracefwd.service.units import format_size
 from tracefwd.settings import Settings, SpoolSettings
 from tracefwd.spool.disk import Disk
@@ -150,9 +150,8 @@ def _writable(folder: Path, options: SpoolSettings, syncs: list[float]) -> Findi
 def _room(folder: Path, settings: Settings) -> Finding:
     """The bound counts for batches and journal of each worker; the scraper has batches."""
     options = settings.spool
-    only = settings.service.only
-    shares = 0 if only == "metrics" else 2 * settings.service.workers
-    shares += 1 if settings.prometheus_sources and only != "spans" else 0
+    shares = 0 if settings.service.only == "metrics" else 2 * settings.service.workers
+    shares += wants_scraper(settings)
     wanted = shares * options.bytes_max
     looked_at = next(path for path in (folder, *folder.parents) if path.exists())
     space = os.statvfs(looked_at)

@@ -28,6 +28,7 @@ from tracefwd.service.memory import (
     budget,
     worker_share,
 )
+from tracefwd.service.source_checks import wants_scraper
 from tracefwd.service.units import format_size
 from tracefwd.settings import Settings
 
@@ -221,7 +222,7 @@ def make_memory_watch(
     machine = machine or Machine()
     limit = budget(settings.service.memory_max, machine)
     share_bytes = worker_share(
-        limit, workers=settings.service.workers, scrapes=bool(settings.prometheus_sources)
+        limit, workers=settings.service.workers, scrapes=wants_scraper(settings)
     )
 
     def queues() -> int:

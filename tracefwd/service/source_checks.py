@@ -1,4 +1,4 @@
-"""What the options of ``prometheus_sources`` mean together, and which of their files cannot be read.
+"""What the options of ``prometheus_sources`` mean together, who scrapes, and which of their files cannot be read.
 
 A source that would send something else than its author meant is refused: a glob that cannot be read, two sources of one
 name, two ways of authentication.  Files are looked at by ``check_source_files`` alone: at a scrape they may be there.
@@ -26,6 +26,11 @@ def source_name(source: PrometheusSourceSettings) -> str:
         return source.name
     parts = urlsplit(source.url)
     return f"{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def wants_scraper(settings: Settings) -> bool:
+    """Whether this tracefwd scrapes: replicas share one file, and the sources in it may be another's."""
+    return bool(settings.prometheus_sources) and settings.service.only != "spans"
 
 
 def check_sources(settings: Settings, report: Report) -> None:
@@ -125,4 +130,4 @@ def check_source_files(settings: Settings) -> Iterator[str]:
                 yield f"{_KEY}[{index}].httpConfig.{name} = {shown}: {reason}; until then its scrapes fail."
 
 
-__all__ = ["check_source_files", "check_sources", "source_name"]
+__all__ = ["check_source_files", "check_sources", "source_name", "wants_scraper"]

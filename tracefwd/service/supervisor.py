@@ -26,6 +26,7 @@ from tracefwd.errors import StartError
 from tracefwd.service import logs, reload, sockets, tally
 from tracefwd.service.child import DRAIN_GRACE_S
 from tracefwd.service.slot import Slot
+from tracefwd.service.source_checks import wants_scraper
 from tracefwd.service.systemd import Systemd
 from tracefwd.service.views import Views
 from tracefwd.settings import Settings
@@ -111,7 +112,7 @@ class Service:
         change = reload.change(self.loaded, loaded)
         for key in change.kept:
             LOG.warning("%s has changed, which needs a restart; what it was before goes on", key)
-        scrapes = _scrapes(change.loaded.settings)
+        scrapes = wants_scraper(change.loaded.settings)
         exchanged = [slot for slot in self._slots if slot is not self._scraper or scrapes]
         for number, slot in enumerate(exchanged):
             try:
@@ -270,7 +271,7 @@ class Service:
                 changed=self._changed.set,
             )
             self._keep(slot)
-        if _scrapes(settings):
+        if wants_scraper(settings):
             self._start_scraper(settings)
 
     def _listen(self, settings: Settings) -> None:
@@ -320,7 +321,7 @@ class Service:
 
     async def _fit_scraper(self, settings: Settings) -> None:
         """After a reload: sources came where there were none, or the last one is gone."""
-        if self._draining or _scrapes(settings) == (self._scraper is not None):
+        if self._draining or wants_scraper(settings) == (self._scraper is not None):
             return
         if self._scraper is None:
             self._start_scraper(settings)
@@ -375,10 +376,6 @@ class Service:
             error = StartError(f"{keeper.get_name()} failed: {type(error).__name__}")
         self._failure = self._failure or error
         self._changed.set()
-
-
-def _scrapes(settings: Settings) -> bool:
-    return bool(settings.prometheus_sources) and settings.service.only != "spans"
 
 
 def run(loaded: "Loaded", reread: Callable[[], "Loaded"] | None = None) -> int:
