@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tomllib
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from tracefwd import __version__
 from tracefwd.errors import StartError
 from tracefwd.service import cli
 from tracefwd.service.config import load
+from tracefwd.service.console_commands import TEXTUAL
 from tracefwd.settings import Settings, TargetSettings
 
 PROXY = ["--proxy-traces", "http://p:30000", "--proxy-metrics", "http://p:2878"]
@@ -415,6 +417,20 @@ def test_emulate_refuses_options_and_unreadable_files(tmp_path, capsys):
     record = ["--listen", "127.0.0.1:0", "--record", str(tmp_path / "no" / "file")]
     assert cli.main(["emulate", *record]) == 1
     assert "--record cannot be written" in capsys.readouterr().err
+
+
+def test_top_says_which_command_installs_what_it_needs():
+    code = "import sys; sys.modules['textual'] = None; from tracefwd.service import cli; sys.exit(cli.main(['top']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.endswith(f"run {sys.executable} -m pip install '{TEXTUAL}'\n")
+
+
+def test_what_top_needs_is_the_same_everywhere():
+    root = Path(__file__).parents[2]
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    assert project["optional-dependencies"]["top"] == [TEXTUAL]
+    assert f".venv/bin/pip install '{TEXTUAL}'" in (root / "README.md").read_text()
 
 
 def test_the_module_is_the_command():

@@ -4,6 +4,8 @@ They share how they reach it: address, token, certificates.
 """
 
 import argparse
+import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from tracefwd.service.units import UnitError, parse_duration
 DEFAULT_ADMIN = "http://127.0.0.1:9412"
 TAP_RATE_MAX = 1_000.0
 HISTORY_S = 3_600.0
+# The extra ``top`` of pyproject.toml, which has no name that a package index would know.
+TEXTUAL = "textual>=1,<9"
 
 Row = tuple[
     str,
@@ -140,9 +144,8 @@ def _top(arguments: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("textual", "rich"):
             raise
-        raise StartError(
-            "top needs Textual, which is not installed; pip install 'tracefwd[top]'"
-        ) from error
+        command = shlex.join([sys.executable, "-m", "pip", "install", TEXTUAL])
+        raise StartError(f"top needs Textual, which is not installed; run {command}") from error
     return top.run(reach(arguments))
 
 
