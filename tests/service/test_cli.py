@@ -331,6 +331,23 @@ def test_validate_exits_1_for_a_file_that_it_names_and_2_without_a_target(capsys
     assert "--proxy-traces" in capsys.readouterr().out
 
 
+def test_validate_refuses_the_files_that_run_refuses_and_both_say_which(tmp_path, capsys, body):
+    body("tracefwd.service.supervisor")
+    names = {"token_file": "t", "cert_file": "c", "key_file": "k", "client_ca_file": "a"}
+    paths = {name: tmp_path / file for name, file in names.items()}
+    tls = ", ".join(f"{name}: {paths[name]}" for name in ("cert_file", "key_file"))
+    tls += f", client_ca_file: {paths['client_ca_file']}"
+    file = tmp_path / "tracefwd.yaml"
+    file.write_text(f"admin: {{token_file: {paths['token_file']}, tls: {{{tls}}}}}")
+    assert cli.main(["validate", "--config", str(file), *PROXY]) == 1
+    told = capsys.readouterr().out
+    assert cli.main(["run", "--config", str(file), *PROXY]) == 1
+    refused = capsys.readouterr().err
+    for name, path in paths.items():
+        for text in (told, refused):
+            assert f"{name} = '{path}': cannot be read" in text
+
+
 def test_print_config_takes_runs_flags_masks_and_loads_again(tmp_path, capsys):
     argv = ["print-config", "--proxy-traces", "http://u:hunter2@p:1", *PROXY[2:], "--workers", "2"]
     assert cli.main([*argv, "--origins"]) == 0

@@ -236,6 +236,14 @@ MISTAKES = {
         "sampling: {rates: {applications: {a: 10%}}}",
         ["sampling.rates.applications.a = '10%'", "0.1 for 10%"],
     ),
+    "percentage above all": (
+        "sampling: {rate: 150%}",
+        ["sampling.rate = '150%'", "write a number from 0 to 1"],
+    ),
+    "percentage below nothing": (
+        "sampling: {rates: {applications: {a: -5%}}}",
+        ["sampling.rates.applications.a = '-5%'", "write a number from 0 to 1"],
+    ),
     "rates as a list": ("sampling: {rates: [0.5]}", ["sampling.rates", "a mapping is expected"]),
     "ceiling below zero": (
         "sampling: {spans_per_second_max: -5}",
@@ -582,6 +590,32 @@ def test_files_of_secrets_are_looked_at_before_the_start(tmp_path):
     assert len(problems) == 2
     assert "is empty" in problems[0]
     assert "No such file" in problems[1]
+
+
+def test_files_that_are_not_there_are_told_with_all_other_mistakes(tmp_path):
+    flags = {
+        "--direct": "https://h",
+        "--token-file": str(tmp_path / "none"),
+        "admin.token_file": str(tmp_path / "neither"),
+        "rules.file": str(tmp_path / "nor.yaml"),
+        "--workers": "0",
+    }
+    problems = problems_of(None, {}, flags, runnable=True)
+    assert len(problems) == 4
+    for name in (
+        "service.workers",
+        "exporter.targets[0].token_file",
+        "admin.token_file",
+        "nor.yaml",
+    ):
+        assert any(name in problem for problem in problems)
+    assert len(problems_of(None, {}, flags)) == 1
+
+
+def test_a_refused_option_is_told_once_though_its_file_is_not_there_either(tmp_path):
+    proxy = target(traces="http://h:1", metrics="http://h:2", csp_token_file=str(tmp_path / "no"))
+    (problem,) = problems_of(None, {}, {"exporter.targets": [proxy]}, runnable=True)
+    assert "belongs to a direct target" in problem
 
 
 def test_a_token_pasted_in_place_of_its_path_is_not_repeated():

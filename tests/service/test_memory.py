@@ -14,6 +14,7 @@ from tracefwd.service.memory import (
     Machine,
     Pressure,
     budget,
+    budget_bytes_min,
     worker_share,
 )
 
@@ -111,6 +112,17 @@ def test_workers_share_what_the_others_leave() -> None:
     assert 4 * four <= one < 2 * GIB * 0.9
     assert worker_share(total, workers=1, scrapes=True) < one
     assert worker_share(Limit(MIB, "a test"), workers=4, scrapes=True) == WORKER_BYTES_MIN
+
+
+@pytest.mark.parametrize("scrapes", [False, True])
+@pytest.mark.parametrize("workers", [1, 2, 7, 256])
+def test_the_least_budget_is_the_least_that_is_really_shared(workers: int, scrapes: bool) -> None:
+    def share(size: int) -> int:
+        return worker_share(Limit(size, "a test"), workers=workers, scrapes=scrapes)
+
+    least = budget_bytes_min(workers=workers, scrapes=scrapes)
+    assert share(least - MIB) == share(least - 2 * MIB) == WORKER_BYTES_MIN
+    assert share(least + 2 * workers * MIB) > WORKER_BYTES_MIN
 
 
 def felt(*used: float) -> list[tuple[str, float]]:

@@ -588,7 +588,8 @@ def test_the_imported_http_proxy_takes_its_password_from_variables(conf, capsys)
 NUMBER = st.integers(1, 100_000).map(str)
 VALUES = {
     "traceZipkinListenerPorts": st.integers(1, 9411).map(str),
-    "traceListenerPorts": st.lists(st.integers(9412, 65535), max_size=3).map(
+    # 9412 is the admin port's.
+    "traceListenerPorts": st.lists(st.integers(9413, 65535), max_size=3).map(
         lambda ports: ",".join(map(str, ports))
     ),
     "traceZipkinApplicationName": st.text(

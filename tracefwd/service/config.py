@@ -5,7 +5,8 @@
 2. Environment: ``TRACEFWD_SECTION__KEY``, nested with ``__``; lists as YAML or JSON text.  Variables without ``__``
    are not ours: Kubernetes itself sets ``TRACEFWD_PORT`` and the like beside a Service called tracefwd.
 3. Unknown keys, wrong types and bare numbers are errors in every layer, also where a higher layer wins.
-4. Nothing is opened but the configuration files: secrets stay in their files until somebody needs them.
+4. Nothing is opened but the configuration files and the rules: secrets stay in their files until somebody needs them.
+   One exception: beside other mistakes of what is to be run, files that cannot be read are told, too.
 """
 
 from collections.abc import Iterator, Mapping
@@ -69,6 +70,20 @@ def _rules_problems(settings: Settings) -> list[str]:
     return []
 
 
+def _rules_are_unclear(report: Report) -> bool:
+    """Another port's section, or another file, might have been meant."""
+    return report.is_broken("rules") or report.is_broken("receiver.listen")
+
+
+def _unreadable_files(settings: Settings, report: Report) -> list[str]:
+    """Those whose options were not refused already."""
+    return [
+        problem
+        for problem in check_files(settings)
+        if not report.is_broken(problem.partition(" = ")[0])
+    ]
+
+
 def load(
     file: Path | None,
     environ: Mapping[str, str],
@@ -79,7 +94,8 @@ def load(
 ) -> Loaded:
     """``flags`` are keyed as typed (``--listen``) or by dotted key; None is a flag that was not given.
 
-    Raises ``ConfigError`` with all mistakes at once; with ``runnable`` those of ``check_runnable`` are among them.
+    Raises ``ConfigError`` with all mistakes at once; with ``runnable`` those of ``check_runnable`` are among them, and
+    those of ``check_files`` beside others: alone they do not make a configuration wrong.
     """
     report = Report()
     values: dict[str, Any] = {}
@@ -111,8 +127,10 @@ def load(
     unread = unread or f"wavefront.conf {wavefront_conf}" in report.broken
     if runnable and not unread and not report.is_broken("exporter.targets"):
         report.problems += check_runnable(settings)
-    if runnable and settings.rules.file and not report.problems:
+    if runnable and settings.rules.file and not (unread or _rules_are_unclear(report)):
         report.problems += _rules_problems(settings)
+    if runnable and report.problems:
+        report.problems += _unreadable_files(settings, report)
     if report.problems:
         raise ConfigError(report.problems)
     return Loaded(settings, origins, conf.conf if conf is not None else None)

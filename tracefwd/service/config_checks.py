@@ -13,11 +13,11 @@ from typing import Any
 from tracefwd.limits import POINT_TAG_KEY_LENGTH_MAX, POINT_TAGS_MAX
 from tracefwd.processor import templates
 from tracefwd.processor.wavefront_proxy_rules import Deviations
-from tracefwd.service import units
+from tracefwd.service import memory, units
 from tracefwd.service.config_options import Option, catalogue, get
 from tracefwd.service.config_report import Report, did_you_mean
 from tracefwd.service.masking import mask_secret_path
-from tracefwd.service.source_checks import check_sources
+from tracefwd.service.source_checks import check_sources, wants_scraper
 from tracefwd.service.target_checks import check_targets
 from tracefwd.settings import Settings
 
@@ -39,12 +39,25 @@ _RANGES: dict[str, tuple[float, float]] = {
     "metrics.ahead_max": (0, math.inf),
     "metrics.tags_max": (1, 1_000),
 }
+_LISTENERS = (
+    "receiver.listen",
+    "admin.listen",
+    "receiver.trace_listen",
+    "receiver.otlp.http.listen",
+    "receiver.otlp.grpc.listen",
+)
+_ALL_INTERFACES = frozenset({"0.0.0.0", "::"})  # noqa: S104  # compared, not bound
 _GRPC_CODE_MAX = 16
 # RED's own: application, service, cluster, shard, component, span.kind, http.status_code, operationName, error, source.
 _RED_TAGS_MAX = POINT_TAGS_MAX - 10
 _STANDARD_PATHS = ("/api/v2/spans", "/api/v1/spans")
 _PATH = re.compile(r"/[^\s?#]*")
 _FLAG = re.compile(r"[A-Z]{1,16}")
+_PORT_FILES = [
+    f"{section}.{name}"
+    for section in ("receiver", "admin")
+    for name in ("token_file", "tls.cert_file", "tls.key_file", "tls.client_ca_file")
+]
 _TARGET_FILES = (
     "token_file",
     "csp_token_file",
@@ -60,6 +73,8 @@ def check(settings: Settings, report: Report) -> None:
     _check_ranges(settings, report)
     _check_relations(settings, report)
     _check_spool(settings, report)
+    _check_listeners(settings, report)
+    _check_memory(settings, report)
     _check_intake(settings, report)
     _check_admission(settings, report)
     _check_mapping(settings, report)
@@ -123,19 +138,56 @@ def _check_spool(settings: Settings, report: Report) -> None:
         report.refuse("spool.durability", reason, shown=spool.durability)
 
 
-def _check_intake(settings: Settings, report: Report) -> None:
-    receiver = settings.receiver
-    taken = {receiver.listen: "receiver.listen", settings.admin.listen: "admin.listen"}
-    for key, address in (
-        ("receiver.trace_listen", receiver.trace_listen),
-        ("receiver.otlp.http.listen", receiver.otlp.http.listen),
-        ("receiver.otlp.grpc.listen", receiver.otlp.grpc.listen),
+def _check_listeners(settings: Settings, report: Report) -> None:
+    """No two of them at one port, unless at different addresses of this machine."""
+    if settings.service.only == "metrics":
+        return  # the admin port is the only one that is opened
+    taken: list[tuple[str, str, int]] = []
+    for key in _LISTENERS:
+        address = get(settings, key)
+        if not address or report.is_broken(key):
+            continue
+        host, port = units.parse_address(address)
+        for other, there, its_port in taken:
+            # Port 0 is another one each time.
+            if port and port == its_port and _overlap(host, there):
+                shown = units.format_address(there, its_port)
+                reason = f"takes the port of {other} ({shown}), too; give each a port of its own"
+                report.refuse(key, reason, shown=address)
+                break
+        taken.append((key, host, port))
+
+
+def _overlap(first: str, second: str) -> bool:
+    """Names are not looked up: that two are one address is found out when they listen."""
+    hosts = {_plain_host(first), _plain_host(second)}
+    return len(hosts) == 1 or not hosts.isdisjoint(_ALL_INTERFACES)
+
+
+def _plain_host(host: str) -> str:
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return host.lower()
+
+
+def _check_memory(settings: Settings, report: Report) -> None:
+    """Each worker gets its least even of less, which would be more than was allowed."""
+    key, service = "service.memory_max", settings.service
+    if service.only == "metrics" or any(
+        report.is_broken(name) for name in (key, "service.workers", "service.only")
     ):
-        # Port 0 is another one each time.
-        if address and address in taken and not address.endswith(":0"):
-            reason = f"is taken by {taken[address]}; give each a port of its own"
-            report.refuse(key, reason, shown=address)
-        taken[address] = key
+        return  # without workers nobody asks for it
+    scrapes = wants_scraper(settings)
+    least = memory.budget_bytes_min(workers=service.workers, scrapes=scrapes)
+    if 0 < service.memory_max < least:
+        who = f"{service.workers} worker{'s' if service.workers > 1 else ''}"
+        who = f"{who}, the scraper and the parent" if scrapes else f"{who} and the parent"
+        reason = f"is less than {who} need; write at least {units.format_size(least)}"
+        report.refuse(key, reason, shown=units.format_size(service.memory_max))
+
+
+def _check_intake(settings: Settings, report: Report) -> None:
     for index, path in enumerate(settings.receiver.paths):
         key = f"receiver.paths[{index}]"
         if not _PATH.fullmatch(path):
@@ -312,14 +364,8 @@ def check_runnable(settings: Settings) -> list[str]:
 def check_files(settings: Settings) -> list[str]:
     """Files that are named but cannot be read now; their content is looked at for emptiness only."""
     problems: list[str] = []
-    receiver = settings.receiver
-    intake = {
-        "receiver.token_file": receiver.token_file,
-        "receiver.tls.cert_file": receiver.tls.cert_file,
-        "receiver.tls.key_file": receiver.tls.key_file,
-        "receiver.tls.client_ca_file": receiver.tls.client_ca_file,
-    }
-    for key, path in intake.items():
+    for key in _PORT_FILES:
+        path = get(settings, key)
         reason = unreadable(path) if path else None
         if reason is not None:
             problems.append(f"{key} = {mask_secret_path(path)!r}: {reason}.")

@@ -157,11 +157,17 @@ def _read_float(option: Option, node: Node, report: Report, key: str) -> Any:
     if option.unit == "duration":
         return _with_unit(units.parse_duration, text, report, key, shown)
     if not _FLOAT.fullmatch(text) or not math.isfinite(float(text)):
-        percent = text.endswith("%") and _FLOAT.fullmatch(text[:-1])
-        hint = f"{float(text[:-1]) / 100:g} for {text}" if percent else "a number such as 0.5"
-        report.refuse(key, f"is not a number; write {hint}", shown=shown)
+        report.refuse(key, f"is not a number; write {_share_hint(text)}", shown=shown)
         return MISSING
     return float(text)
+
+
+def _share_hint(text: str) -> str:
+    """What to write for ``text``: every number without a unit is a share."""
+    if not text.endswith("%") or not _FLOAT.fullmatch(text[:-1]):
+        return "a number such as 0.5"
+    share = float(text[:-1]) / 100
+    return f"{share:g} for {text}" if 0 <= share <= 1 else "a number from 0 to 1"
 
 
 def _as_listing(option: Option, node: Node, report: Report, key: str) -> Listing | None:

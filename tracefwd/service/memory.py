@@ -9,6 +9,7 @@ budget comes then one interpreter (some 50 MiB), for as long as the old worker d
 ``Machine`` reads files under a root and is the seam where tests inject limits; everything else here is pure.
 """
 
+import math
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -107,9 +108,18 @@ def budget(memory_max: int, machine: Machine) -> Limit:
 
 def worker_share(total: Limit, *, workers: int, scrapes: bool) -> int:
     """Bytes for one worker, at least ``WORKER_BYTES_MIN``."""
-    others = _PARENT_BYTES + (_SCRAPER_BYTES if scrapes else 0)
-    left = int(total.size_bytes * (1 - _KERNEL_SHARE)) - others
+    left = int(total.size_bytes * (1 - _KERNEL_SHARE)) - _beside_workers(scrapes)
     return max(left // workers, WORKER_BYTES_MIN)
+
+
+def budget_bytes_min(*, workers: int, scrapes: bool) -> int:
+    """The least budget, in whole MiB, that holds what ``worker_share`` hands out."""
+    wanted = _beside_workers(scrapes) + workers * WORKER_BYTES_MIN
+    return math.ceil(wanted / (1 - _KERNEL_SHARE) / 2**20) * 2**20
+
+
+def _beside_workers(scrapes: bool) -> int:
+    return _PARENT_BYTES + (_SCRAPER_BYTES if scrapes else 0)
 
 
 class Pressure:
@@ -154,5 +164,6 @@ __all__ = [
     "Machine",
     "Pressure",
     "budget",
+    "budget_bytes_min",
     "worker_share",
 ]
