@@ -175,7 +175,7 @@ async def test_while_overloaded_requests_are_503_before_anything_is_decoded(
         reply = await late.reply()
         assert (reply.status, reply.closes) == (503, True)
         assert server.bodies == [b"[1]"]
-        assert server.count("refused_requests_total", "memory") == 4
+        assert server.count("refused_requests_total", "memory") == 5
         assert server.count("refused_bytes_total", "memory") == 3 + 5 + len(compressed) + 2
         assert server.closed("memory") == 1
         server.receiver.set_overloaded(False)
