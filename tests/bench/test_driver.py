@@ -66,8 +66,9 @@ def test_an_open_loop_sends_what_was_due_however_late() -> None:
 
     threading.Timer(0.15, open_again.set).start()
     found = drive(answer, lambda driver: driver.open(1_000, 0.1))
-    assert found.posts == 20
-    assert found.acked == found.sent == 100
+    # Times are added up in floating point: one more may be due just before the end.
+    assert found.posts in (20, 21)
+    assert found.acked == found.sent == 5 * found.posts
     assert max(found.latencies_s) >= 0.1
 
 
