@@ -36,8 +36,8 @@ def root_of(settings: Settings, *, scraper: bool = False) -> Path:
 def heir_in(settings: Settings) -> Callable[[str], str]:
     """The lane that takes a lane's batches: what a target left that is configured no longer, or under another name, is
     the primary's, as its lines in a journal are."""
-    primary = next(each.name for each in settings.exporter.targets if each.role == "primary")
-    return lambda lane: f"{primary}/{lane.rpartition('/')[2]}"
+    names = [each.name for each in settings.exporter.targets if each.role == "primary"]
+    return lambda lane: f"{names[0]}/{lane.rpartition('/')[2]}" if names else lane
 
 
 def _place(root: Path, is_otlp: bool) -> Path:
