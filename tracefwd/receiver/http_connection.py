@@ -270,8 +270,7 @@ class Connection(asyncio.Protocol):
             transport.abort()
         else:
             # Said before anything is read: whoever connects has a post to send.
-            answer = say.OVERLOADED if overloaded else say.FULL
-            self._intake.refusals.request(answer, 0)
+            answer = self._refused(say.OVERLOADED if overloaded else say.FULL)
             self._intake.codes[answer.status] += 1
             transport.write(say.render(_shaped(answer, self._reader.form), 0, last=True))
             self._end()
