@@ -1,18 +1,23 @@
 """This checkout beside another one: is it faster, and by how much?
 
 Run: ``python tests/bench/compare.py OTHER [--rounds N] [--seconds S] [--what pipeline|limit]``.  OTHER is a second
-checkout (``git worktree add``) whose `.venv` is made (``make .venv/bin/.dev``).  ``pipeline`` is ``pipeline.py`` in one
-process, ``limit`` the service at its limit.  Rounds alternate; the ratio is taken within a round, and its median shown:
-below 1 this checkout is cheaper.  Two equal checkouts show what the machine's own wandering is worth.
+checkout (``git worktree add``) whose ``.venv`` is made (``make .venv/bin/.dev``).  ``pipeline`` is ``pipeline.py`` in
+one process, ``limit`` the service at its limit.  Rounds alternate; the ratio is taken within a round, and its median
+shown: below 1 this checkout is cheaper.  Two equal checkouts show what the machine's own wandering is worth.
 """
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from tests.bench import harness
+from tests.bench.harness import Result, Rows
 
 HERE = Path(__file__).parents[2]
 
@@ -41,30 +46,26 @@ def _run(checkout: Path, script: str, *arguments: str) -> str:
     ).stdout
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("other", type=Path)
-    parser.add_argument("--rounds", type=int, default=9, help="(%(default)s)")
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each run (%(default)s)")
-    parser.add_argument("--what", choices=WHAT, default="pipeline", help="(%(default)s)")
-    given = parser.parse_args()
-    measure = WHAT[given.what]
-    mine: list[float] = []
-    others: list[float] = []
-    for number in range(given.rounds):
-        turns = [(HERE, mine), (given.other.resolve(), others)]
-        for checkout, found in turns if number % 2 == 0 else reversed(turns):
-            found.append(measure(checkout, given.seconds))
-        print(f"this {mine[-1]:.2f}, other {others[-1]:.2f} us/span", flush=True)
-    ratios = sorted(one / other for one, other in zip(mine, others, strict=True))
-    print(
-        f"{given.what}: this {statistics.median(mine):.2f}, other {statistics.median(others):.2f} us/span; "
-        f"ratio {statistics.median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f})"
-    )
-    return 0
+def of(name: str, checkout: Path, args: argparse.Namespace) -> Rows:
+    return {name: {"us/span": WHAT[args.what](checkout, args.seconds)}}
+
+
+def measure(args: argparse.Namespace) -> Result:
+    cells = [partial(of, "this", HERE, args), partial(of, "other", args.other.resolve(), args)]
+    result = harness.run_rounds(args.what, cells, args.rounds)
+    pairs = zip(result.rounds["this"], result.rounds["other"], strict=True)
+    ratios = [mine["us/span"] / other["us/span"] for mine, other in pairs]
+    ratio = result.ratio("this", "other", "us/span")
+    result.notes = [f"this of other: {ratio:.3f} ({min(ratios):.3f} to {max(ratios):.3f})"]
+    return result
+
+
+def arguments() -> argparse.ArgumentParser:
+    made = harness.parser(__doc__, seconds=2.0, rounds=9)
+    made.add_argument("other", type=Path)
+    made.add_argument("--what", choices=WHAT, default="pipeline", help="(%(default)s)")
+    return made
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(harness.command(arguments(), measure))
