@@ -1,7 +1,7 @@
 """A target that answers what a test wants, and the doctor's findings about it."""
 
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from ssl import SSLContext
@@ -13,7 +13,7 @@ from tracefwd.service.config import Loaded, load
 from tracefwd.service.doctor import DoctorOptions, examine
 from tracefwd.service.doctor_findings import Finding, Mark
 
-Answer = Callable[[web.BaseRequest, bytes], web.StreamResponse]
+Answer = Callable[[web.BaseRequest, bytes], web.StreamResponse | Awaitable[web.StreamResponse]]
 
 
 @asynccontextmanager
@@ -21,7 +21,8 @@ async def answering(say: Answer, tls: SSLContext | None = None) -> AsyncIterator
     """The URL of a server; ``say`` gets each request and its body."""
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
-        return say(request, await request.read())
+        answer = say(request, await request.read())
+        return answer if isinstance(answer, web.StreamResponse) else await answer
 
     runner = web.ServerRunner(web.Server(handle, access_log=None))
     await runner.setup()

@@ -275,6 +275,16 @@ async def test_the_picture_and_the_ledger_add_up(
 # --- streams --------------------------------------------------------------------------------
 
 
+async def test_sources_that_are_not_scraped_are_not_shown(
+    http: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    file = tmp_path / "tracefwd.yaml"
+    file.write_text("prometheus_sources: [{url: 'http://127.0.0.1:1/federate'}]\n")
+    async with watched(file, **{"--only": "spans"}) as service:
+        shown = await get(http, service, "/api/v1/metrics-path")
+        assert (shown["enabled"], shown["sources"]) == (False, [])
+
+
 async def test_events_are_the_views_documents(
     http: aiohttp.ClientSession, service: Service
 ) -> None:

@@ -49,7 +49,8 @@ def test_limits_may_be_off_but_not_negative(tmp_path: Path) -> None:
         ("0.0.0.0:9500", "127.0.0.1:9500"),
         ("127.0.0.1:9500", "0.0.0.0:9500"),
         ("[::]:9500", "127.0.0.1:9500"),
-        ("0.0.0.0:9500", "[::1]:9500"),
+        ("[::1]:9500", "[::]:9500"),
+        ("0.0.0.0:9500", "spans.example:9500"),
         ("Spans.example:9500", "spans.example:9500"),
         ("[::1]:9500", "[0:0::1]:9500"),
     ],
@@ -79,6 +80,7 @@ def test_no_two_listeners_have_one_port(first: str, second: str, one: str, other
         ("0.0.0.0:0", "127.0.0.1:0"),
         ("127.0.0.1:9500", "127.0.0.2:9500"),
         ("0.0.0.0:9500", "0.0.0.0:9501"),
+        ("0.0.0.0:9500", "[::1]:9500"),
     ],
 )
 def test_listeners_may_share_all_but_a_port(first: str, second: str) -> None:

@@ -50,6 +50,9 @@ def test_scraped_points_are_named_where_there_are_any(tmp_path: Path) -> None:
     source = {"url": "http://h/federate"}
     found = told(tmp_path, f"{PORTS}prefix=acme\n", prometheus_sources=[source])
     assert "scraped points" in of(found, RED).detail
+    unscraped = {"prometheus_sources": [source], "service__only": "spans"}
+    found = told(tmp_path, f"{PORTS}prefix=acme\n", **unscraped)
+    assert "scraped points" not in of(found, RED).detail
 
 
 @pytest.mark.parametrize(

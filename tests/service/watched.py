@@ -45,12 +45,12 @@ def check(schema: str, document: Any) -> None:
 
 
 @asynccontextmanager
-async def watched(**flags: Any) -> AsyncIterator[Service]:
+async def watched(file: Path | None = None, **flags: Any) -> AsyncIterator[Service]:
     emulator = Emulator(EmulatorSettings(listen=LOOPBACK, trace_listen=LOOPBACK))
     await emulator.start()
     try:
         loaded = config.load(
-            None,
+            file,
             {},
             {
                 "--listen": LOOPBACK,

@@ -46,7 +46,6 @@ _LISTENERS = (
     "receiver.otlp.http.listen",
     "receiver.otlp.grpc.listen",
 )
-_ALL_INTERFACES = frozenset({"0.0.0.0", "::"})  # noqa: S104  # compared, not bound
 _GRPC_CODE_MAX = 16
 # RED's own: application, service, cluster, shard, component, span.kind, http.status_code, operationName, error, source.
 _RED_TAGS_MAX = POINT_TAGS_MAX - 10
@@ -161,7 +160,9 @@ def _check_listeners(settings: Settings, report: Report) -> None:
 def _overlap(first: str, second: str) -> bool:
     """Names are not looked up: that two are one address is found out when they listen."""
     hosts = {_plain_host(first), _plain_host(second)}
-    return len(hosts) == 1 or not hosts.isdisjoint(_ALL_INTERFACES)
+    if len(hosts) == 1 or "::" in hosts:
+        return True  # a socket at :: takes IPv4, too
+    return "0.0.0.0" in hosts and not any(":" in host for host in hosts)  # noqa: S104  # compared, not bound
 
 
 def _plain_host(host: str) -> str:

@@ -21,6 +21,7 @@ from tracefwd.processor.rules import read_rules
 from tracefwd.service import doctor_test_lines
 from tracefwd.service.config_report import Report
 from tracefwd.service.doctor_findings import Finding, Rows
+from tracefwd.service.source_checks import wants_scraper
 from tracefwd.service.wavefront_conf import read_conf, read_values
 from tracefwd.settings import Settings, TargetSettings
 
@@ -113,7 +114,7 @@ def _red(
     touched = False
     if prefix := values.get("prefix", ""):
         touched = True
-        also = ", and so are scraped points" if settings.prometheus_sources else ""
+        also = ", and so are scraped points" if wants_scraper(settings) else ""
         yield rows.warning(
             check,
             f"prefix={prefix}: RED's distributions become {prefix}.tracing.derived.…{also}; ∆ counters and ~ "

@@ -25,6 +25,7 @@ from tracefwd.service.doctor_advice import advice, oddities, port_advice
 from tracefwd.service.doctor_findings import Finding, Rows
 from tracefwd.service.doctor_network import Place, look_at
 from tracefwd.service.masking import redact
+from tracefwd.service.source_checks import wants_scraper
 from tracefwd.service.units import format_duration
 from tracefwd.settings import ExporterSettings, Settings, TargetSettings
 
@@ -223,7 +224,7 @@ class TargetCheck:
         is_metric = signal in (Signal.POINTS, Signal.DISTRIBUTIONS)
         if not is_metric:
             return "service.only is metrics" if settings.service.only == "metrics" else ""
-        if settings.red.enabled or settings.prometheus_sources:
+        if settings.red.enabled or wants_scraper(settings):
             return ""
         return "red.enabled is false, and nothing is scraped"
 

@@ -33,7 +33,7 @@ from tracefwd.service.config_options import catalogue, get
 from tracefwd.service.config_show import written_value
 from tracefwd.service.control import Gathered, Noticed
 from tracefwd.service.masking import mask_url
-from tracefwd.service.source_checks import source_name
+from tracefwd.service.source_checks import source_name, wants_scraper
 from tracefwd.service.streams import Streams
 from tracefwd.service.tally import Life
 from tracefwd.settings import Settings, TargetSettings
@@ -323,7 +323,7 @@ class Views:
 
     async def metrics_path(self) -> dict[str, Any]:
         sources = [self._source(shown) for shown in await self._service.sources()]
-        enabled = bool(self._service.loaded.settings.prometheus_sources)
+        enabled = wants_scraper(self._service.loaded.settings)
         return {"at": self._now_s(), "enabled": enabled, "sources": sources}
 
     def _source(self, shown: dict[str, Any]) -> dict[str, Any]:
@@ -412,7 +412,7 @@ def layout_of(settings: Settings) -> flow.Layout:
             for target in settings.exporter.targets
         ),
         sources=tuple(source_name(source) for source in settings.prometheus_sources)
-        if settings.service.only != "spans"
+        if wants_scraper(settings)
         else (),
         red=settings.red.enabled,
         spool=bool(settings.spool.folder),
