@@ -115,11 +115,13 @@ class Bench(AbstractContextManager["Bench"]):
     def _measure(self, load: Callable[[], Answers]) -> Row:
         pid = self.running.pid
         before = self._sink.counts()["spans"]
-        cpu_before, begin = machine.cpu(pid), time.monotonic()
+        cpu_before, begin, stolen_s = machine.cpu(pid), time.monotonic(), machine.stolen_s()
         answers = load()
+        stolen = (machine.stolen_s() - stolen_s) / answers.seconds
         memory = machine.pss_mib(pid), machine.pss_largest_mib(pid)
         delivered, cpu, at = self._delivered(before, answers.acked)
-        return _row(answers, delivered, cpu.since(cpu_before), at - begin, memory)
+        row = _row(answers, delivered, cpu.since(cpu_before), at - begin, memory)
+        return row | {"stolen %": stolen * 100}
 
     def _delivered(self, before: int, acked: int) -> tuple[int, machine.Cpu, float]:
         """Spans delivered since ``before``; the CPU and the time when the last of anything came."""

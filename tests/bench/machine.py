@@ -45,6 +45,14 @@ def cpu(pid: int) -> Cpu:
     return Cpu(ticks[0] / _TICKS_PER_S, ticks[1] / _TICKS_PER_S)
 
 
+def stolen_s() -> float:
+    """What the host has given to others of both cores' time since it began; 0 where it does not tell its guests."""
+    lines = Path("/proc/stat").read_text().splitlines()
+    cores = {f"cpu{TARGET_CORE}", f"cpu{OTHER_CORE}"}
+    fields = [line.split() for line in lines if line.split(maxsplit=1)[0] in cores]
+    return sum(int(each[8]) for each in fields) / _TICKS_PER_S
+
+
 def pss_mib(pid: int) -> float:
     """Proportional set size of a process tree: shared pages count once, by share."""
     return sum(_pss_kib(process) for process in tree(pid)) / 1024

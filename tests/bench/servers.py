@@ -150,8 +150,8 @@ def tracefwd(name: str = "tracefwd", *, profile: str = "istio", **options: str) 
 
 # --- the floor -----------------------------------------------------------------------------------
 
-_EMPTY = """
-import asyncio, sys, httptools, uvloop
+_ANSWERING = """
+import asyncio, json, sys, httptools, uvloop
 class Empty(asyncio.Protocol):
     def connection_made(self, transport):
         self.write = transport.write
@@ -160,19 +160,38 @@ class Empty(asyncio.Protocol):
         self.feed(data)
     def on_message_complete(self):
         self.write(b"HTTP/1.1 202 Accepted\\r\\ncontent-length: 0\\r\\n\\r\\n")
+class Busy(Empty):
+    def connection_made(self, transport):
+        super().connection_made(transport)
+        self.parts = []
+    def on_body(self, body):
+        self.parts.append(body)
+    def on_message_complete(self):
+        if self.parts:
+            json.dumps(json.loads(b"".join(self.parts)))
+            self.parts = []
+        super().on_message_complete()
 async def main():
+    port, protocol = int(sys.argv[1]), {"empty": Empty, "busy": Busy}[sys.argv[2]]
     loop = asyncio.get_running_loop()
-    await loop.create_server(Empty, "127.0.0.1", int(sys.argv[1]), backlog=1024)
+    await loop.create_server(protocol, "127.0.0.1", port, backlog=1024)
     await asyncio.Event().wait()
 uvloop.run(main())
 """
 
 
-def _start_empty(port: int, _sinks: SinkPorts, _folder: Path) -> Started:
-    return Started([sys.executable, "-c", _EMPTY, str(port)], f"http://127.0.0.1:{port}/")
+def _answering(name: str) -> Server:
+    def start(port: int, _sinks: SinkPorts, _folder: Path) -> Started:
+        command = [sys.executable, "-c", _ANSWERING, str(port), name]
+        return Started(command, f"http://127.0.0.1:{port}/")
+
+    return Server(name, start, warm_up_s=0.5, delivers=False)
 
 
-EMPTY = Server("empty", _start_empty, delivers=False)
+EMPTY = _answering("empty")
+# Reads each post by the standard library, writes it again, forgets it: about as much work as tracefwd's, and nothing
+# else to do.  What its answers are late by near its own limit is what the machine makes any server's late by.
+BUSY = _answering("busy")
 
 
 # --- peers ---------------------------------------------------------------------------------------
