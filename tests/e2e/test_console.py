@@ -529,3 +529,25 @@ def test_a_report_is_one_file_that_says_what_the_console_says(
         assert "ratings" in text
         assert page.locator("svg polyline").count() >= 6
         assert page.locator("img").count() == 0
+
+
+@pytest.mark.parametrize("width", [390, 800, 1280, 1400, 1600, 1920])
+def test_no_number_runs_into_its_neighbour(browser: Any, demo: Demo, width: int) -> None:
+    viewport = {"width": width, "height": 900}
+    with watched_page(browser, demo.admin + "/", viewport=viewport) as page:
+        page.wait_for_selector("#worst tbody tr")
+        page.locator("#ledger summary").click()
+        page.locator("#picture-table").locator("..").locator("summary").click()
+        for view in VIEWS:
+            open_view(page, view)
+            page.wait_for_selector(f"#{view} tbody tr:visible, #{view} .empty:visible")
+            too_wide = page.evaluate(
+                """view => {
+                  // As they are after a day of a busy mesh.
+                  document.querySelectorAll("#ledger td.n").forEach(cell => { cell.textContent = "1,234,567,890"; });
+                  return [...document.querySelectorAll(`#${view} td.n`)]
+                    .filter(cell => cell.scrollWidth > cell.clientWidth).map(cell => cell.textContent);
+                }""",
+                view,
+            )
+            assert not too_wide, view

@@ -134,7 +134,7 @@ function table(name, columns, rows, { key, open, chosen, caption, empty }) {
     });
     return el("tr", { "data-key": key(row), class: [open ? "opens" : "", chosen?.(row) ? "chosen" : ""].join(" ").trim() || null, onclick: open ? () => open(row) : null }, cells);
   });
-  return el("table", {}, caption ? el("caption", {}, caption) : null, el("thead", {}, el("tr", {}, heads)), el("tbody", {}, lines));
+  return el("table", { class: columns.length > 5 ? "many" : null }, caption ? el("caption", {}, caption) : null, el("thead", {}, el("tr", {}, heads)), el("tbody", {}, lines));
 }
 const tag = (level, said) => el("span", { class: `tag ${level}` }, said);
 
@@ -167,9 +167,9 @@ function drawFlow(flow) {
   put("picture-table", table("edges", [
     { title: "From", width: 16, cell: (e) => one(nameOf(flow, e.from)) }, { title: "To", width: 16, cell: (e) => one(nameOf(flow, e.to)) },
     { title: "Signal", width: 12, cell: (e) => word(e.signal) }, { title: "A second", width: 9, num: true, cell: (e) => rate(e.per_s) },
-    { title: "Waiting", width: 9, num: true, cell: (e) => count(e.backlog_items) }, { title: "Bytes", width: 9, num: true, cell: (e) => bytes(e.backlog_bytes) },
-    { title: "Full", width: 7, num: true, cell: (e) => share(e.backlog_share) }, { title: "Oldest", width: 8, num: true, cell: (e) => age(e.oldest_age_s) },
-    { title: "Last error", width: 30, cls: (e) => (e.last_error?.now ? "bad" : ""), cell: (e) => (e.last_error ? text(`${clock(e.last_error.at)} ${e.last_error.text}${e.last_error.now ? "" : " (over)"}`) : "–") },
+    { title: "Waiting", width: 9, num: true, cell: (e) => count(e.backlog_items) }, { title: "Bytes", width: 10, num: true, cell: (e) => bytes(e.backlog_bytes) },
+    { title: "Full", width: 8, num: true, cell: (e) => share(e.backlog_share) }, { title: "Oldest", width: 8, num: true, cell: (e) => age(e.oldest_age_s) },
+    { title: "Last error", width: 28, cls: (e) => (e.last_error?.now ? "bad" : ""), cell: (e) => (e.last_error ? text(`${clock(e.last_error.at)} ${e.last_error.text}${e.last_error.now ? "" : " (over)"}`) : "–") },
   ], flow.edges, { key: (e) => `${e.from}>${e.to}>${e.signal}` }));
   drawLedger(ledger);
   put("workers", table("workers", [
@@ -290,14 +290,14 @@ function drawWorst(services) {
   const all = flatten(services);
   const failing = all.filter((s) => s.red.error_share >= 0.01).sort((a, b) => b.red.error_share - a.red.error_share).slice(0, 5);
   const slow = all.filter((s) => s.red.p95_ms !== null && s.red.rate > 0).sort((a, b) => b.red.p95_ms - a.red.p95_ms).slice(0, 5);
-  const name = { title: "Service", width: 32, cell: (s) => text(`${s.service} (${s.application})`) };
+  const name = { title: "Service", width: 31, cell: (s) => text(`${s.service} (${s.application})`) };
   const open = (s) => { location.hash = "#/services"; pick(s); };
   const key = (s) => `${s.application}/${s.service}`;
   put("worst",
-    table("failing", [name, { title: "Errors", width: 17, num: true, cls: () => "bad", cell: (s) => share(s.red.error_share) }, { title: "Errors/s", width: 17, num: true, cell: (s) => rate(s.red.errors) }, { title: "By minute", width: 34, cell: (s) => spark(s.red.plot) }],
+    table("failing", [name, { title: "Errors", width: 22, num: true, cls: () => "bad", cell: (s) => share(s.red.error_share) }, { title: "Errors/s", width: 22, num: true, cell: (s) => rate(s.red.errors) }, { title: "By minute", width: 25, cell: (s) => spark(s.red.plot) }],
       failing, { key, open, empty: services.red_enabled ? "No service fails in more than 1 of 100 spans." : "red.enabled is off: services cannot be watched." }),
     el("div", { "data-key": "gap" }, el("h3", {}, "Slowest")),
-    table("slow", [name, { title: "p95", width: 17, num: true, cell: (s) => ms(s.red.p95_ms) }, { title: "p99", width: 17, num: true, cell: (s) => ms(s.red.p99_ms) }, { title: "", width: 34, cell: (s) => level(s.red.p95_ms / slow[0].red.p95_ms) }],
+    table("slow", [name, { title: "p95", width: 22, num: true, cell: (s) => ms(s.red.p95_ms) }, { title: "p99", width: 22, num: true, cell: (s) => ms(s.red.p99_ms) }, { title: "", width: 25, cell: (s) => level(s.red.p95_ms / slow[0].red.p95_ms) }],
       slow, { key, open, empty: "No durations yet: RED is read every few seconds while this page is open." }));
 }
 const level = (part) => svg("svg", { class: "spark", viewBox: "0 0 100 10", preserveAspectRatio: "none", "aria-hidden": "true" }, svg("rect", { x: 0, y: 3, width: (100 * part).toFixed(1), height: 4 }));
