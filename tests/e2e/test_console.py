@@ -551,3 +551,12 @@ def test_no_number_runs_into_its_neighbour(browser: Any, demo: Demo, width: int)
                 view,
             )
             assert not too_wide, view
+
+
+def test_a_view_chosen_by_its_key_has_no_frame_over_the_footer(browser: Any, demo: Demo) -> None:
+    with watched_page(browser, demo.admin + "/") as page:
+        page.wait_for_selector("#worst tbody tr")
+        page.keyboard.press("2")
+        page.wait_for_selector("#services-table tbody tr")
+        assert page.evaluate("document.activeElement.id") == "main"
+        assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "none"
