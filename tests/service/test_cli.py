@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -372,6 +373,27 @@ def test_a_reader_that_leaves_is_no_traceback():
         process.stdout.close()
         error = process.stderr.read()
     assert (process.returncode, error) == (1, b"")
+
+
+@pytest.mark.parametrize("command", ["print-config", "version"])
+def test_a_full_disk_under_the_output_is_told_in_a_sentence(command):
+    with Path("/dev/full").open("wb") as full:
+        told = subprocess.run(
+            [sys.executable, "-m", "tracefwd", command],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert told.returncode == 1
+    assert told.stderr.startswith("tracefwd: No space left on device: ")
+    assert len(told.stderr.splitlines()) == 1
+
+
+def test_a_command_whose_caller_closed_its_output_does_its_work_all_the_same():
+    command = [shlex.quote(sys.executable), "-m", "tracefwd", "version", ">&-"]
+    told = subprocess.run(["/bin/sh", "-c", " ".join(command)], stderr=subprocess.PIPE, check=False)
+    assert (told.returncode, told.stderr) == (0, b"")
 
 
 # --- emulate ---------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from tracefwd.errors import ConfigError, TracefwdError
-from tracefwd.service import loading
+from tracefwd.service import loading, output
 from tracefwd.service.arguments import (
     Parser,
     UsageError,
@@ -438,6 +438,7 @@ def _unknown_argument(parser: Parser, unknown: Sequence[str]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code; nothing is raised for what a user, a file or the network did."""
+    output.open_what_is_closed()
     try:
         parsed = _parse(sys.argv[1:] if argv is None else argv)
         if isinstance(parsed, int):
@@ -456,9 +457,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAILED
     except KeyboardInterrupt:
         return FAILED
-    except BrokenPipeError:
-        # The reader of our output left (`| head`).  Python would complain once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as exc:
+        if sentence := output.sentence_of(exc):
+            _complain([f"tracefwd: {sentence}"])
+        output.leave()
         return FAILED
     return code
 
