@@ -132,7 +132,14 @@ async def test_it_comes_again_when_the_connection_breaks(monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize(
     ("url", "words"),
-    [("http://127.0.0.1:1", "127.0.0.1:1"), ("http://\x1b[2J", "no URL of an admin port")],
+    [
+        (
+            "http://127.0.0.1:1",
+            r"^http://127\.0\.0\.1:1: no connection \(Connection refused\); is tracefwd running",
+        ),
+        ("http://nosuch.invalid:1", "its name does not resolve; see --admin"),
+        ("http://\x1b[2J", "no URL of an admin port"),
+    ],
 )
 async def test_nothing_to_tap_is_said(url: str, words: str) -> None:
     with pytest.raises(StartError, match=words):

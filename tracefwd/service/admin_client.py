@@ -7,6 +7,7 @@ that whoever watches can come again.
 import argparse
 import asyncio
 import json
+import os
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -27,6 +28,13 @@ _CONNECT_S = 5.0
 SILENCE_S = 15.0
 # A document of ten thousand operations has 5 MB.
 _EVENT_BYTES_MAX = 32 * 2**20
+# The first that fits: what its own words would not say to a person.
+_FAILURES: tuple[tuple[type[BaseException], str], ...] = (
+    (aiohttp.ConnectionTimeoutError, f"no connection within {_CONNECT_S:g} s; see --admin"),
+    (TimeoutError, f"it has said nothing for {SILENCE_S:g} s"),
+    (aiohttp.ClientConnectorSSLError, "no TLS connection; is it an https port?"),
+    (aiohttp.ClientConnectorDNSError, "its name does not resolve; see --admin"),
+)
 
 
 class AdminError(TracefwdError):
@@ -142,8 +150,20 @@ class AdminClient:
             text = f"{self._where.shown}: its certificate is not trusted; see --ca-file"
             raise AdminError(text, is_passing=False) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            reason = visible(str(error)) or type(error).__name__
+            reason = _reason(error)
             raise AdminError(f"{self._where.shown}: {reason}", is_passing=True) from error
+
+
+def _reason(error: BaseException) -> str:
+    for kind, words in _FAILURES:
+        if isinstance(error, kind):
+            return words
+    if isinstance(error, aiohttp.ClientConnectorError) and error.errno:
+        why = os.strerror(error.errno)
+        return (
+            f"no connection ({why}); is tracefwd running, and is that its admin port? See --admin"
+        )
+    return visible(str(error)) or type(error).__name__
 
 
 async def _refusal(answer: aiohttp.ClientResponse) -> AdminError:
