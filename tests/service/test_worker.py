@@ -235,6 +235,17 @@ async def test_told_to_leave_while_it_starts_it_leaves_its_port_as_soon_as_it_ha
     assert seen.calls[2:4] == ["receiver started", "receiver leaves its port"]
 
 
+async def test_without_any_time_an_idle_receiver_still_stops_and_is_not_told_as_cut_off(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    seen = Recording()
+    async with a_worker(seen) as (parent, _, running):
+        parent.channel.send(Drain(0.0))
+        assert await running == 0
+    assert "receiver stopped" in seen.calls
+    assert "were reset" not in caplog.text
+
+
 class _Journal:
     """Recovers three spans, the last when ``more`` is set."""
 

@@ -61,6 +61,8 @@ PUSH_INTERVAL_S = 1.0
 LINGER_S = 6.5
 # What a target may take for closing when its budget is over, before it is cut off.
 CLOSE_S = 1.0
+# Even without any time left what has nothing to do gets its turn, and need not be cut off.
+TURN_S = 0.05
 # A little past the boundary, because a timer may fire early and would then fire twice.
 TICK_LATENESS_S = 0.01
 
@@ -330,7 +332,8 @@ class Worker:
             self._hurry.clear()
             hurry = asyncio.create_task(self._hurry.wait())
             first: set[asyncio.Task[Any]] = {doing, hurry}
-            await asyncio.wait(first, timeout=seconds_left(), return_when=asyncio.FIRST_COMPLETED)
+            patience_s = max(seconds_left(), TURN_S)
+            await asyncio.wait(first, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
             hurried = hurry.done()
             hurry.cancel()
         if doing.done():
