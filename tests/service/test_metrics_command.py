@@ -56,6 +56,17 @@ def test_convert_prints_the_collectors_points_in_its_mode(
     assert b"samples not sent: name_not_allowed 100, tag_denied 142" in err
 
 
+def test_a_file_without_a_sample_is_told_as_such(
+    tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    body = tmp_path / "empty.txt"
+    body.write_bytes(b"")
+    assert cli.main(["convert", "--metrics", str(body)]) == 1
+    assert (
+        b"empty.txt: holds no sample; give a Prometheus exposition" in capfdbinary.readouterr().err
+    )
+
+
 def test_a_file_is_never_too_old(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     body = tmp_path / "old.txt"
     body.write_text("istio_build 1 1000000000000\n")

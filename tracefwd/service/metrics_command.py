@@ -48,6 +48,8 @@ def convert(loaded: "Loaded", files: Sequence[str], source: str) -> int:
                 sys.stdout.buffer.write(passed.data)
         _complain(file, scrape)
         if not scrape.counts.samples:
+            advice = "give a Prometheus exposition, such as an answer of /federate"
+            print(f"tracefwd: {file}: holds no sample; {advice}", file=sys.stderr)
             worst = 1
     sys.stdout.buffer.flush()
     return worst
