@@ -706,3 +706,11 @@ def test_run_logs_one_record_for_each_fate(conf, tmp_path, monkeypatch, caplog):
     records = [record for record in caplog.records if "wavefront.conf" in record.getMessage()]
     assert [record.levelname for record in records] == ["INFO", "INFO", "INFO", "WARNING"]
     assert "did you mean traceSamplingRate?" in records[3].getMessage()
+
+
+def test_what_is_about_points_of_others_is_not_told_as_a_limit(tmp_path, capsys):
+    conf = tmp_path / "wavefront.conf"
+    conf.write_text("prefix=acme\npushRateLimit=100\n")
+    assert cli.main(["import-conf", str(conf)]) == 0
+    told = capsys.readouterr().out
+    assert "line 1 prefix: is about points from others alone, and tracefwd takes none" in told

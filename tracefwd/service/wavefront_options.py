@@ -96,7 +96,7 @@ _GROUPS: tuple[tuple[str, str], ...] = (
         "pushListenerPorts",
     ),
     (
-        "tracefwd takes no points, so nothing is limited or batched for them",
+        "is about points from others alone, and tracefwd takes none",
         """
         pushListenerMaxReceivedLength pushListenerHttpBufferSize pushFlushMaxPoints
         pushRateLimit prefix customSourceTags disableRdnsLookup dataBackfillCutoffHours
