@@ -196,14 +196,34 @@ def test_a_binary_annotation_that_is_none_is_left_out_and_counted(bad: Any) -> N
 def test_odd_types_are_read_as_in_v2() -> None:
     decoded = read(
         [note("10", "cs", FRONT | {"port": "1"}), {"value": "x"}, note(20, "foo", FRONT)],
-        [tag("n", 1.50, FRONT), tag("t", True, FRONT), tag("sa", "text", FRONT)],
+        [tag("n", 1.50, FRONT), tag("t", True, FRONT), tag("x", "text", FRONT)],
         timestamp="10",
         traceId=TRACE.upper(),
     )
     (span,) = decoded.spans
     assert (span.trace_id, span.timestamp_us, span.local) == (TRACE, 10, FRONTEND)
-    assert span.tags == {"n": "1.5", "t": "true", "sa": "text"}
+    assert span.tags == {"n": "1.5", "t": "true", "x": "text"}
     assert decoded.repairs == {"field_type": 1}
+
+
+@pytest.mark.parametrize("value", [True, "true", "1", ""])
+def test_the_other_sides_address_is_no_host_of_its_own_however_it_is_said(value: Any) -> None:
+    call = [note(10, "cs", FRONT), note(30, "cr", FRONT)]
+    [span] = read(call, [tag("a", "b", FRONT), tag("sa", value, BACK)]).spans
+    assert (span.local, span.remote, span.tags) == (FRONTEND, BACKEND, {"a": "b"})
+    # Without an endpoint it says nothing.
+    [span] = read(call, [tag("a", "b", FRONT), tag("sa", value)]).spans
+    assert (span.remote, span.tags) == (None, {"a": "b"})
+
+
+def test_an_address_among_tags_of_one_endpoint_is_no_tag() -> None:
+    members = {"timestamp": 1_700_000_000_000_010, "duration": 20}
+    tags = [tag("a", "b", FRONT), tag("sa", "1", FRONT)]
+    notes = [note(10, "cs", FRONT), note(30, "cr", FRONT)]
+    span = {"traceId": TRACE, "id": ID, "name": "get", "annotations": notes, **members}
+    body = json.dumps([{**span, "binaryAnnotations": tags}], separators=(",", ":")).encode()
+    [found] = decode(body, "").spans
+    assert (found.remote, found.tags) == (FRONTEND, {"a": "b"})
 
 
 def test_bad_ids_reject_a_v1_span_alone() -> None:

@@ -12,12 +12,17 @@ from typing import Any, TypeVar
 
 from tracefwd.model import Annotation, Endpoint, Span
 from tracefwd.receiver.fields import INT64_MAX, KINDS, PORT_MAX, Mends, Number, settle_addresses
-from tracefwd.receiver.v1_convert import V1Annotation, V1BinaryAnnotation, V1Span, convert
+from tracefwd.receiver.v1_convert import (
+    ADDRESS_KEYS,
+    V1Annotation,
+    V1BinaryAnnotation,
+    V1Span,
+    convert,
+)
 
 _T = TypeVar("_T")
 
 _HEX_DIGITS = "0123456789abcdef"
-_ADDRESS_KEYS = frozenset({"sa", "ca", "ma"})
 _INT32_MAX = 2**31 - 1
 # Java's Long.parseLong and, behind it, Double.parseDouble, which forgives blanks around.
 _WHOLE = re.compile(r"[+-]?[0-9]{1,400}")
@@ -266,7 +271,7 @@ def _v1_annotations(value: Any, where: str) -> list[V1Annotation]:
 
 
 def _binary_annotations(value: Any, where: str) -> list[V1BinaryAnnotation]:
-    """Tags are text; an address is ``true``; the library skips every other value."""
+    """Tags are text; an address is text or ``true``; the library skips every other value."""
     found = []
     for item in _list(value, where):
         members = _object(item, where)
@@ -277,6 +282,6 @@ def _binary_annotations(value: Any, where: str) -> list[V1BinaryAnnotation]:
         endpoint = _optional(members, "endpoint", _endpoint)
         if type(said) is str:
             found.append(V1BinaryAnnotation(key, said, endpoint))
-        elif said is True and key in _ADDRESS_KEYS and endpoint is not None:
+        elif said is True and key in ADDRESS_KEYS and endpoint is not None:
             found.append(V1BinaryAnnotation(key, True, endpoint))
     return found

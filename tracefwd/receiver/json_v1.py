@@ -11,9 +11,14 @@ import msgspec
 from tracefwd.model import Decoded, Encoding, Endpoint, Span
 from tracefwd.receiver import fields
 from tracefwd.receiver.fields import PORT_MAX, BadIdError, Mends
-from tracefwd.receiver.v1_convert import V1Annotation, V1BinaryAnnotation, V1Span, convert
+from tracefwd.receiver.v1_convert import (
+    ADDRESS_KEYS,
+    V1Annotation,
+    V1BinaryAnnotation,
+    V1Span,
+    convert,
+)
 
-_ADDRESS_KEYS = frozenset({"sa", "ca", "ma"})
 # A body without these words is hardly v1; with them it is worth a try.
 HINT = b'"endpoint"'
 
@@ -85,7 +90,7 @@ def _binary_annotations(value: Any, mends: Mends) -> list[V1BinaryAnnotation]:
         endpoint = fields.endpoint(item.get("endpoint"), mends)
         if key is None or said is None:
             mends.field_type = True
-        elif said is True and key in _ADDRESS_KEYS:
+        elif said is True and key in ADDRESS_KEYS:
             if endpoint is not None:
                 found.append(V1BinaryAnnotation(key, True, endpoint))
         elif type(said) is str:
@@ -143,4 +148,4 @@ def _settle(source: V1Span, mends: Mends) -> bool:
 
 
 def _is_sound(item: V1BinaryAnnotation) -> bool:
-    return isinstance(item.value, str) or (item.value and item.key in _ADDRESS_KEYS)
+    return isinstance(item.value, str) or (item.value and item.key in ADDRESS_KEYS)

@@ -19,6 +19,7 @@ from tracefwd.model import Decoded, Encoding, Endpoint, PlainSpan, Span
 from tracefwd.receiver import fields, json_v1
 from tracefwd.receiver.fields import INT64_MAX, PLAIN, PORT_MAX, START_US_MIN, Micros, is_plain
 from tracefwd.receiver.tag_memo import Pair, TagMemo
+from tracefwd.receiver.v1_convert import ADDRESS_KEYS
 
 _Text = Annotated[str, Meta(max_length=TAG_VALUE_LENGTH_MAX)]
 _Hex16 = Annotated[str, Meta(min_length=16, max_length=16)]
@@ -250,4 +251,7 @@ def _cut(body: bytes) -> tuple[bytes, list[bytes]]:
 
 def _read_tag(piece: bytes) -> Pair | None:
     found = _TAG.fullmatch(piece)
-    return None if found is None else (found[1].decode(), found[2].decode())
+    if found is None:
+        return None
+    key = found[1].decode()
+    return None if key in ADDRESS_KEYS else (key, found[2].decode())

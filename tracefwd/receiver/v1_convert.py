@@ -3,8 +3,7 @@
 A v1 span may hold both sides of a call.  Annotations carry the endpoint of the host that recorded them; the
 core ones (``cs`` client send, ``cr`` client receive, ``sr``/``ss`` server, ``ms``/``mr`` messaging, ``ws``/``wr`` wire)
 say which kind of span each host had, and each host becomes a v2 span of its own, the server's marked as
-shared.  Binary annotations are tags, but for ``sa``, ``ca`` and ``ma`` with the value ``true``: those are the
-address of the other side.
+shared.  Binary annotations are tags, but for ``sa``, ``ca`` and ``ma``: those are the address of the other side.
 """
 
 from typing import Any
@@ -23,6 +22,7 @@ _CORE_KINDS = {
     "mr": "CONSUMER",
 }
 _CORE = frozenset(_CORE_KINDS) | {"ws", "wr"}
+ADDRESS_KEYS = frozenset({"sa", "ca", "ma"})
 
 
 Core = dict[str, "V1Annotation"]
@@ -36,7 +36,7 @@ class V1Annotation(Struct, gc=False):
 
 
 class V1BinaryAnnotation(Struct, gc=False):
-    """``value`` is ``True`` for an address, and text for a tag."""
+    """``value`` is text for a tag, and ``True`` for an address; some clients say that in text."""
 
     key: str
     value: str | bool
@@ -237,7 +237,8 @@ def _take_binary_annotations(source: V1Span, hosts: _Hosts) -> dict[str, Endpoin
     """Puts the tags where they belong; returns the addresses by their key."""
     addresses: dict[str, Endpoint] = {}
     for item in source.binary_annotations or ():
-        if isinstance(item.value, bool):
+        # Whatever the value: clients write "1" or "true", too, and as a tag's its endpoint would be a host of its own.
+        if item.key in ADDRESS_KEYS:
             if item.endpoint is not None:
                 addresses[item.key] = item.endpoint
             continue
