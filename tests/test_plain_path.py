@@ -299,6 +299,8 @@ SPAN = {
             ["action: spanAddTag, key: component, value: other"],
         ),
         ({**SPAN, "id": "b" * 16}, ["action: spanRenameTag, key: service, newkey: was"]),
+        # A span log that is short enough is no repair.
+        ({**SPAN, "annotations": [{"timestamp": START_US, "value": "retry"}]}, []),
     ],
 )
 def test_what_rules_change_is_no_shorter_on_the_short_way(
