@@ -10,6 +10,7 @@ from tracefwd import naming
 from tracefwd.limits import TAG_RECORD_KEYS_MAX, TAG_RECORD_MISSES_MAX
 from tracefwd.model import PlainSpan
 from tracefwd.receiver.json_v2 import StrictReader
+from tracefwd.receiver.tag_memo import Pair, TagMemo
 from tracefwd.receiver.tag_records import TagRecords
 from tracefwd.tag_record import TagRecord
 
@@ -69,6 +70,18 @@ def test_a_key_that_came_first_does_not_keep_its_like_out_for_ever(first: str, s
     assert records.learn([second, "http.url"])
     assert records.record.names[-2:] == (second, "http.url")
     assert not any(records.learn([first, second]) for _ in range(TAG_RECORD_MISSES_MAX))
+
+
+def test_nor_does_it_where_tags_are_known_by_their_bytes() -> None:
+    def read(piece: bytes) -> Pair:
+        key, _, value = piece.decode().partition("=")
+        return key, value
+
+    memo = TagMemo(read)
+    assert memo.record_of([b"guid-x-request-id=1"]) is not None
+    for _ in range(TAG_RECORD_MISSES_MAX - 1):
+        assert memo.record_of([b"guid:x-request-id=1"]) is None
+    assert memo.record_of([b"guid:x-request-id=1"]) == {"guid:x-request-id": "1"}
 
 
 def test_a_span_with_more_keys_than_places_changes_nothing() -> None:
