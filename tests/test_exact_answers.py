@@ -123,6 +123,44 @@ async def test_the_answer_and_the_lines_are_the_proxys(entry: dict[str, Any]) ->
         assert rejected or "URI" in text or "headers" in text
 
 
+LOG = (
+    '{"customer":"default","traceId":"00000000-0000-0000-500d-729af71525b2","spanId":"00000000-0000-0000-4d0b-b8fcad4f4613",'
+    '"spanSecondaryId":%s,"logs":[{"timestamp":1700000000123456,"fields":{"annotation":"cr"}}],'
+    '"span":"_sampledByPolicy=NONE"}'
+)
+
+
+@pytest.mark.parametrize(
+    ("members", "kind"),
+    [
+        ({"name": "x" * 129}, "null"),
+        ({"name": "x" * 129, "kind": "CLIENT"}, '"client"'),
+        ({"tags": {"k" * 129: "v"}}, "null"),
+        ({"tags": {"a": "z" * 200, "b": "\1"}}, "null"),
+        ({"tags": {f"k{number}": "v" for number in range(60)}}, "null"),
+        ({"tags": {"source": "s" * 1_100}}, "null"),
+        ({"timestamp": 4_000_000_000_000_000}, "null"),
+    ],
+)
+async def test_a_refused_spans_annotations_go_out_without_it(
+    members: dict[str, Any], kind: str
+) -> None:
+    """As seen of the proxy: its check comes between the span and its log."""
+    span = {
+        "traceId": "500d729af71525b2",
+        "id": "4d0bb8fcad4f4613",
+        "name": "get",
+        "timestamp": 1_700_000_000_123_456,
+        "localEndpoint": {"serviceName": "a"},
+        "annotations": [{"timestamp": 1_700_000_000_123_456, "value": "cr"}],
+        "tags": {},
+        **members,
+    }
+    status, _, target, ledger = await ask({"body": json.dumps([span])})
+    assert (status, ledger["rejected"]) == (202, {"invalid": 1})
+    assert target.lines == [LOG.replace("%s", kind)]
+
+
 async def test_the_default_answers_stay() -> None:
     target = Target()
     direct = TargetSettings(kind="direct", url="https://x.wavefront.com")

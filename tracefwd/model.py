@@ -292,9 +292,9 @@ class Verdict(StrEnum):
 class Mapped(Struct, gc=False):
     """What a mapper made of one body: spans for RED and sampling, and what it had to say about the rest.
 
-    ``red_only`` are spans that are among the ``rejects``, too: they go nowhere, but RED counts them, as the
-    Java proxy's does.  ``broken`` is the reject on which the rest of the batch was lost: its client hears of it
-    although spans before it were taken.
+    ``red_only`` are spans that are among the ``rejects``, too: RED counts them and their annotations go out as a
+    span log, as the Java proxy has it, but no line.  ``broken`` is the reject on which the rest of the batch was
+    lost: its client hears of it although spans before it were taken.
     """
 
     spans: list[WavefrontSpan]

@@ -36,12 +36,14 @@ from tracefwd.model import (
     Reject,
     Signal,
     SpanLog,
+    WavefrontSpan,
 )
 from tracefwd.plan import Destination, Journal, LineParts, LinePlan, Part, Plan, Writer
 from tracefwd.processor.red import RedAggregator, slices
 from tracefwd.processor.ruled import RuledMapper
 from tracefwd.processor.sampler import SpanSampler
 from tracefwd.processor.shed import Shedder
+from tracefwd.processor.wavefront_proxy_span import log_of_refused
 from tracefwd.quarantine import Quarantine
 
 ACCEPTED = Answer(202)
@@ -131,7 +133,28 @@ class Pipeline:
         mapped = [self._map(decoded, now_us) for decoded in requests]
         parts = [self._sift(*both, now_us) for both in zip(requests, mapped, strict=True)]
         good = parts[0].good if len(parts) == 1 else [s for part in parts for s in part.good]
-        return Plan(parts, [writer.write(good) for writer in self._writers] if good else [])
+        payloads = [writer.write(good) for writer in self._writers] if good else []
+        refused = [span for part in parts for span in part.mapped.red_only]
+        return Plan(parts, self._with_logs_of(refused, payloads, now_us) if refused else payloads)
+
+    def _with_logs_of(
+        self, refused: Sequence[WavefrontSpan], payloads: list[list[Payload]], now_us: int
+    ) -> list[list[Payload]]:
+        """``payloads`` and the span logs of these spans, which sampling keeps or not like any other's."""
+        logs = [
+            log
+            for span, log in zip(refused, map(log_of_refused, refused), strict=True)
+            if log is not None
+            and not (self._sampler is not None and self._sampler.judge_logs(span, now_us))
+            and not (self.shedder.on and not self.shedder.sift([span]))
+        ]
+        if not logs:
+            return payloads
+        before = payloads or [[] for _ in self._writers]
+        return [
+            [*those, *writer.write_span_logs(logs)]
+            for those, writer in zip(before, self._writers, strict=True)
+        ]
 
     def _sift(self, decoded: Decoded, mapped: Mapped, now_us: int) -> Part:
         kept, sampled_out = mapped.spans, None

@@ -6,7 +6,7 @@ goes through ``wavefront_proxy_rules.py`` step by step.  A test holds the two to
 
 With ``mapping.exact`` the proxy's defects are copied, too; ``mapping.deviations`` chooses single ones.  What its
 validation refuses comes back as a reject whose detail is the proxy's own message, and in ``red_only``, since the
-proxy's RED counts such spans all the same.
+proxy's RED counts such spans all the same, and their logs are sent.
 
 Invariants: the decoder's spans are not written to; memo tables hold at most ``MEMO_ENTRIES_MAX`` entries, and no
 entry grows with what a client sends.  Pure but for these tables.
