@@ -526,6 +526,15 @@ def test_kind_without_endpoint() -> None:
     assert proto.spans[0].kind == "client"
 
 
+@pytest.mark.parametrize("tags", [{"∆": "x"}, {"Δ": "x"}, {"source": "∆"}])
+def test_a_lone_delta_sign_breaks_a_batch_that_does_not_survive(tags: dict[str, str]) -> None:
+    batch = [span_of(), span_of(tags), span_of()]
+    exact = many(batch, exact=True)
+    assert (len(exact.spans), len(exact.rejects), exact.broken is None) == (1, 2, False)
+    assert len(many(batch).spans) == 3
+    assert not many([span_of({"∆": " ", "a": "∆", "~": "x", "∆~": "x"})], exact=True).rejects
+
+
 def test_batch_survives() -> None:
     batch = [span_of(), span_of({"": "x"}), span_of()]
     exact = many(batch, exact=True)

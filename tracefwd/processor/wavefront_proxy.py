@@ -292,9 +292,8 @@ class _ProxyMapper:
 def _thrown_on(span: Span, part: str) -> Reject:
     """The proxy's cleaning throws before RED sees the span, so it is counted nowhere else."""
     what = "source" if part == "source" else "tag key"
-    return Reject(
-        "invalid", part, f"empty {what}: the proxy fails the batch from here", _sample(span)
-    )
+    detail = f"a {what} that is empty or a lone delta sign: the proxy fails the batch from here"
+    return Reject("invalid", part, detail, _sample(span))
 
 
 def _lost(span: Span) -> Reject:

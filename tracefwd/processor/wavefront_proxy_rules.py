@@ -39,6 +39,8 @@ RESERVED_KEYS = frozenset({"host", "source", "spanId", "traceId"})
 # Not given up when there are more tags than a span may have: Wavefront's pages are built on them.
 KEPT_KEYS = frozenset({"component", "debug", "error", "http.method", "http.status_code"})
 
+# Keys that the proxy's cleaning throws on.
+_THROWN_KEYS = frozenset({"", *naming.LONE_DELTAS})
 # Tags that the mapping looks at.
 _SPECIAL_KEYS = frozenset({"application", "cluster", "debug", "error", "service", "shard"})
 
@@ -59,7 +61,7 @@ class Deviations:
     """``host``, ``spanId``, ``traceId`` and ``SOURCE`` get a leading underscore (the proxy's lines lose the span's own
     source or ids to the first three; the last is left out)."""
     odd_keys: bool = False
-    """Empty keys (if ``batch_survives``), keys of digits and a lone delta sign get a leading underscore (the proxy
+    """Empty keys and a lone delta sign (if ``batch_survives``), and keys of digits get a leading underscore (the proxy
     fails the batch, or its line cannot be read back)."""
     trailing_backslash: bool = False
     """A name or value that ends in a backslash gets a full stop (the proxy's line cannot be read back)."""
@@ -86,8 +88,9 @@ class Deviations:
     """JSON bodies without any endpoint and tag keep their spans' kinds (the proxy reads them as Zipkin v1, which has
     none)."""
     batch_survives: bool = False
-    """A span with an empty key or source fails alone, unless ``odd_keys`` or ``blank_is_absent`` mends it (the proxy
-    loses the rest of its batch)."""
+    """A span with a key or source that is empty fails alone, and so does one with a key of a lone delta sign, unless
+    ``odd_keys`` or ``blank_is_absent`` mends it; as a source that sign is kept (the proxy loses the rest of its batch).
+    """
 
 
 EXACT = Deviations()
@@ -143,11 +146,16 @@ def batch_breaker(span: Span, deviations: Deviations) -> str | None:
     if not tags:
         return None
     survives = deviations.batch_survives
-    if tags.get("source") == "" and not (survives and deviations.blank_is_absent):
+    source = tags.get("source")
+    if source == "" and not (survives and deviations.blank_is_absent):
         return "source"
-    if "" in tags and not java_text.is_blank(tags[""]):
-        return None if survives and deviations.odd_keys else "tags"
-    return None
+    # Behind a delta sign it looks for a second letter.
+    if source in naming.LONE_DELTAS and not survives:
+        return "source"
+    if _THROWN_KEYS.isdisjoint(tags) or (survives and deviations.odd_keys):
+        return None
+    thrown = any(not java_text.is_blank(tags.get(key, "")) for key in _THROWN_KEYS)
+    return "tags" if thrown else None
 
 
 class SpanRules:
