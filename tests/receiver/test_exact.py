@@ -167,6 +167,21 @@ def test_one_bad_span_fails_a_proto_batch() -> None:
         assert (len(decoded.rejects), decoded.rejects[0].reason) == (3, "span_id")
 
 
+def test_what_is_empty_in_proto_is_absent() -> None:
+    def framed(tag: int, inside: bytes) -> bytes:
+        return bytes([tag, len(inside)]) + inside
+
+    start = b"\x09" + b"\1" * 8
+    span = framed(0x0A, b"\x11" * 16) + framed(0x1A, b"\x22" * 8)
+    span += framed(0x5A, b"\x0a\0\x12\1x") + framed(0x5A, b"\x0a\1a\x12\0")
+    span += framed(0x52, start) + framed(0x52, b"\x12\1x") + framed(0x52, start + b"\x12\1x")
+    [found] = decode(framed(0x0A, span), "").spans
+    assert found.tags == {"a": ""}
+    assert [note.value for note in found.annotations or ()] == ["x"]
+    only = framed(0x0A, b"\x11" * 16) + framed(0x1A, b"\x22" * 8) + framed(0x52, start)
+    assert decode(framed(0x0A, only), "").spans[0].annotations is None
+
+
 def test_a_proto_span_whose_length_is_a_bracket_is_no_json() -> None:
     span = b"\x0a\x10" + b"\x11" * 16 + b"\x1a\x08" + b"\x22" * 8 + b"\x2a\x3d" + b"n" * 61
     assert len(span) == ord("[")

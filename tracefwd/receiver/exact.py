@@ -198,6 +198,15 @@ def _companions(number: int) -> list[Reject]:
 # --- proto3 ---------------------------------------------------------------------------------
 
 
+def _leave_out_empty(span: Span) -> None:
+    """What the library takes for absent: a tag without a key, an annotation without a value or time."""
+    tags, notes = span.tags, span.annotations
+    if tags and "" in tags:
+        span.tags = {key: said for key, said in tags.items() if key}
+    if notes and not all(note.value and note.timestamp_us for note in notes):
+        span.annotations = [note for note in notes if note.value and note.timestamp_us] or None
+
+
 def _whole(decoded: Decoded) -> Decoded:
     """All of a proto3 body, or none of it."""
     rejects = [*decoded.rejects]
@@ -209,6 +218,8 @@ def _whole(decoded: Decoded) -> Decoded:
             where, reason = ("id", "span_id") if len(span.span_id) > 16 else ("parentId", "invalid")
             rejects.append(Reject(reason, where, f"{where}.length > {_ID_DIGITS_MAX}"))
     if not rejects:
+        for span in decoded.spans:
+            _leave_out_empty(span)
         return decoded
     total = min(len(decoded.rejects) + len(decoded.spans), REJECTS_PER_BODY_MAX)
     return _refused(Encoding.PROTO3, [*rejects, *_companions(total - len(rejects))])
