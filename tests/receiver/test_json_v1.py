@@ -226,6 +226,24 @@ def test_an_address_among_tags_of_one_endpoint_is_no_tag() -> None:
     assert (found.remote, found.tags) == (FRONTEND, {"a": "b"})
 
 
+def test_who_spoke_first_owns_the_times_in_whatever_order_it_is_told() -> None:
+    times = {"timestamp": 20, "duration": 9}
+    first, second = note(20, "foo", FRONT), note(30, "cr", BACK)
+    for said in ([first, second], [second, first]):
+        spans = read(said, **times).spans
+        assert [(span.local, span.timestamp_us) for span in spans] == [
+            (FRONTEND, 20),
+            (BACKEND, None),
+        ]
+    front, back = tag("a", "x", FRONT), tag("b", "y", BACK)
+    for tagged in ([front, back], [back, front]):
+        spans = read([], tagged, **times).spans
+        assert [(span.local, span.timestamp_us) for span in spans] == [
+            (FRONTEND, 20),
+            (BACKEND, None),
+        ]
+
+
 def test_bad_ids_reject_a_v1_span_alone() -> None:
     good = {"traceId": TRACE, "id": ID, "annotations": [note(10, "cs", FRONT)]}
     decoded = decode(json.dumps([good, good | {"id": "zz"}, good]).encode(), "")
