@@ -5,7 +5,7 @@ from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from tracefwd.limits import MEMO_ENTRIES_MAX
+from tracefwd.limits import MEMO_ENTRIES_MAX, TAG_RECORD_MISSES_MAX
 from tracefwd.model import PlainSpan
 from tracefwd.receiver import otlp_proto
 
@@ -101,3 +101,14 @@ def test_what_is_learned_is_bounded() -> None:
     assert len(memo.layouts) <= 2_048
     assert all(len(found.layouts) <= 4 for found in memo.layouts.values())
     assert len(memo.texts) <= MEMO_ENTRIES_MAX
+
+
+def test_a_key_that_came_first_does_not_keep_its_like_off_the_plain_path_for_ever() -> None:
+    rng, memo = random.Random(4), otlp_proto.Memo()
+    first = otlp_proto.decode(body(rng, **{"x-y": "1"}), memo).spans
+    assert all(span.is_plain for span in first)
+    read = 0
+    while read < TAG_RECORD_MISSES_MAX:
+        spans = otlp_proto.decode(body(rng, **{"x:y": "1"}), memo).spans
+        read += len(spans)
+    assert otlp_proto.decode(body(rng, **{"x:y": "1"}), memo).spans[0].is_plain

@@ -4,7 +4,7 @@ Nearly all that a span says has been said by the span before, so that looking a 
 reading it.  Every table is bounded and can be emptied at any time.  Pure.
 """
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from itertools import count
 from typing import Any
 
@@ -57,9 +57,9 @@ class Memo:
         shared.record = self.records.record
         shared.places = dict.fromkeys(shared.record.names, "") | shared.tags
 
-    def learn_keys(self, keys: Iterable[str]) -> bool:
-        """Whether there is a place now for a key that had none."""
-        return self.records.learn(filter(None, keys))
+    def learn_keys(self, tags: Mapping[str, str]) -> bool:
+        """Whether there is a place now for a key that had none; of tags in places only those with a value are there."""
+        return self.records.learn([key for key, value in tags.items() if value])
 
     def remember(self, raw: bytes, key: str, value: str) -> None:
         values = self.values.get(key, 0)
