@@ -301,6 +301,20 @@ def test_a_span_log_without_a_span_line_is_left_to_the_target(member: dict[str, 
     assert written(log) == written(log, direct=True) == LOG
 
 
+def test_fields_that_are_no_text_are_sent_as_one() -> None:
+    """The real proxy takes a log with a number in it, answers 202, and throws when it writes it."""
+    said = {"event": "x", "code": 503, "ok": True, "rate": 1.5, "list": [1, "a"], "none": None}
+    entry = {"timestamp": 1533531013000000, "fields": said}
+    text = json.dumps({**LOG, "logs": [entry, LOG["logs"][0]]})
+    texts = {"code": "503", "ok": "true", "rate": "1.5", "list": '[1,"a"]'}
+    assert written(read_span_log(text))["logs"] == [
+        {"timestamp": 1533531013000000, "fields": {**said, **texts}},
+        LOG["logs"][0],
+    ]
+    with pytest.raises(BadLineError):
+        read_span_log(text, exact=True)
+
+
 def test_a_target_that_knows_no_span_logs_counts_them() -> None:
     log = read_span_log(json.dumps(LOG))
     [payload] = LineWriter(span_logs=False).write_span_logs([log, log])

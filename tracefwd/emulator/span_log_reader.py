@@ -92,7 +92,7 @@ def _entries(logs: Any, warnings: list[str]) -> int:
         fields = entry.get("fields")
         if not isinstance(fields, dict):
             raise Refused("json", "fields must be an object")
-        # The proxy passes such values on as they are; the format knows texts only.
+        # The format knows texts only; the proxy takes such a log and loses it when it writes it.
         if not all(isinstance(value, str) for value in fields.values()):
             warnings.append("field_no_text")
     return len(logs)
