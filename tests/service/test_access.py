@@ -255,3 +255,38 @@ async def test_a_certificate_stands_for_a_token(
         assert (await ask(http, service, ssl=shows(ours.issue("someone"))))[0] == 200
         with pytest.raises(aiohttp.ClientError):
             await ask(http, service, ssl=shows(strangers.issue("someone")))
+
+
+async def test_exchanged_certificates_hold_for_the_next_connection_to_the_admin_port(
+    http: aiohttp.ClientSession,
+    tmp_path: Path,
+    authorities: tuple[Authority, Authority],
+) -> None:
+    first, second = authorities
+    files = {name: tmp_path / name for name in ("cert", "key", "ca")}
+    cert, key = first.issue("server")
+    for name, source in (("cert", cert), ("key", key), ("ca", first.cert)):
+        files[name].write_bytes(source.read_bytes())
+    tls = AdminTlsSettings(
+        cert_file=str(files["cert"]), key_file=str(files["key"]), client_ca_file=str(files["ca"])
+    )
+
+    async def is_served(service: Service, authority: Authority) -> bool:
+        """By a certificate of this authority, for one of its own."""
+        context = ssl.create_default_context(cafile=str(authority.cert))
+        context.load_cert_chain(*authority.issue("someone"))
+        try:
+            headers = {"Connection": "close"}
+            return (await ask(http, service, ssl=context, headers=headers))[0] == 200
+        except aiohttp.ClientError:
+            return False
+
+    async with serving("0.0.0.0:0", tls=tls) as service:
+        assert await is_served(service, first)
+        cert, key = second.issue("server")
+        for name, source in (("cert", cert), ("key", key), ("ca", second.cert)):
+            exchange(files[name], source.read_bytes())
+        async with asyncio.timeout(20):
+            while not await is_served(service, second):
+                pass
+        assert not await is_served(service, first)

@@ -11,6 +11,7 @@ import json
 import logging
 import platform
 import socket
+import ssl
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -76,9 +77,17 @@ class Admin:
         """Raises ``StartError`` when tokens or certificates cannot be used."""
         self._credentials.load()
         await self._runner.setup()
-        await web.SockSite(self._runner, sock, ssl_context=self._credentials.tls).start()
+        tls = self._credentials.tls
+        if tls is not None:
+            tls.sni_callback = self._take_latest
+        await web.SockSite(self._runner, sock, ssl_context=tls).start()
         if self._credentials.are_asked_for:
             self._refreshing = asyncio.create_task(self._refresh(), name="admin credentials")
+
+    def _take_latest(self, connection: ssl.SSLObject, *_: object) -> None:
+        """The server keeps the certificates of its start; each handshake asks here, whether it names a host or not."""
+        assert self._credentials.tls is not None
+        connection.context = self._credentials.tls
 
     async def _refresh(self) -> None:
         """Secrets are exchanged while we run."""
