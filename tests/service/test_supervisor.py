@@ -337,6 +337,17 @@ async def test_a_worker_that_leaves_by_itself_has_a_successor_before_it_is_gone(
     assert (whole["delivered"], whole["held"], whole["dropped"]) == (1, 0, {})
 
 
+async def test_a_reload_that_is_sent_to_all_processes_costs_no_span() -> None:
+    """As by ``pkill -HUP -f tracefwd`` or ``systemctl kill -s HUP``: a worker leaves it to its parent."""
+    async with Service(loaded(), compose=FAKE) as service:
+        pid = await post_once(service.intake_url, "/hold")
+        assert pid is not None
+        os.kill(int(pid), signal.SIGHUP)
+        assert await post_once(service.intake_url, "/hold") == pid
+    whole = await service.ledger()
+    assert (whole["delivered"], whole["dropped"]) == (2, {})
+
+
 async def test_a_successor_is_told_whose_share_of_memory_it_has(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

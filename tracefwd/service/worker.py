@@ -417,8 +417,9 @@ async def _run(arguments: Sequence[str]) -> int:
 
 
 def main(arguments: Sequence[str]) -> int:
-    # Somebody's Ctrl-C is the parent's affair.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Somebody's Ctrl-C is the parent's affair, and so is a reload that all processes of a service are told of.
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_run(arguments))
 
