@@ -145,3 +145,22 @@ def compose_dies_at_first(settings: Settings, slot: int = 0) -> Parts:
 
 def compose_dies(settings: Settings, slot: int = 0) -> Parts:
     os._exit(1)
+
+
+class TakesTime(FakeTarget):
+    async def drain(self, budget_s: float) -> None:
+        if budget_s < 0.1:
+            self.pipeline.lost = self.pipeline.shown["held"]
+        await super().drain(budget_s)
+
+
+class NeverStarts(FakeTarget):
+    async def start(self) -> None:
+        await asyncio.Event().wait()
+
+
+def compose_first_alone_starts(settings: Settings, slot: int = 0) -> Parts:
+    """The others are at it for ever, as where a large spool is taken over."""
+    pipeline = FakePipeline()
+    target = NeverStarts(pipeline) if slot else TakesTime(pipeline)
+    return Parts(pipeline, FakeReceiver(pipeline), [target])

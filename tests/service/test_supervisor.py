@@ -231,6 +231,23 @@ async def test_a_worker_that_cannot_start_stops_everything_with_its_message() ->
     assert [slot.pid for slot in service.slots] == [None, None]
 
 
+async def test_stopped_while_it_starts_it_delivers_what_the_first_worker_took(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(child_module, "DRAIN_GRACE_S", 0.2)
+    service = Service(loaded(workers=2, drain=1.0), compose="fake_parts:compose_first_alone_starts")
+    start = asyncio.create_task(service.start())
+    await until_set(lambda: bool(service.slots) and service.slots[0].ready)
+    # The port is everybody's: some wait for the worker that does not come.
+    posts = [asyncio.create_task(post_once(service.intake_url, "/hold")) for _ in range(20)]
+    async with asyncio.timeout(20):
+        await asyncio.wait(posts, return_when=asyncio.FIRST_COMPLETED)
+    start.cancel()
+    await asyncio.wait({start, *posts})
+    whole = await service.ledger()
+    assert whole["received"] == whole["delivered"] > 0
+
+
 async def test_a_bug_while_starting_stops_everything_too() -> None:
     with pytest.raises(StartError, match="RuntimeError: a bug"):
         await Service(loaded(), compose="fake_parts:compose_bug").start()

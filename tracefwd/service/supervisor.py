@@ -91,6 +91,10 @@ class Service:
         try:
             await self._open()
             await self._all_listen()
+        except asyncio.CancelledError:
+            # A worker that listens already may have taken spans: it has as long for them as ever.
+            await self.stop(self.loaded.settings.service.drain_timeout)
+            raise
         except BaseException:
             await self.stop(0.0)
             raise
@@ -412,7 +416,7 @@ async def _run(loaded: "Loaded", reread: Callable[[], "Loaded"] | None) -> int:
     if not start.done():
         start.cancel()
         await asyncio.wait({start})
-        return 0
+        return 0 if await _tell_balance(service) else 1
     try:
         start.result()
     except StartError as error:
@@ -431,9 +435,15 @@ async def _run(loaded: "Loaded", reread: Callable[[], "Loaded"] | None) -> int:
     for task in beside:
         task.cancel()
     await asyncio.wait(beside)
+    balanced = await _tell_balance(service)
+    return 1 if failed.done() or not balanced else 0
+
+
+async def _tell_balance(service: Service) -> bool:
+    """The last word about every span; whether it adds up."""
     balanced, line = tally.balance(await service.ledger(), ended=True)
     LOG.log(logging.INFO if balanced else logging.ERROR, "%s", line)
-    return 1 if failed.done() or not balanced else 0
+    return balanced
 
 
 async def _leave(service: Service, systemd: Systemd) -> None:
