@@ -1,6 +1,7 @@
 """The parent over real worker processes: they share the port, die, are replaced, drain; the sums stay true."""
 
 import asyncio
+import contextlib
 import os
 import re
 import signal
@@ -587,6 +588,18 @@ class TestRun:
         assert code == 0, said
         assert "ledger balanced: received 1 = delivered 1" in said
         assert "Traceback" not in said
+
+    async def test_signals_that_come_when_all_is_done_do_not_spoil_the_exit_code(self) -> None:
+        async with running() as service:
+            end = asyncio.create_task(service.end())
+            while not end.done():
+                # Popen's own way of sending would take the exit code away from asyncio.
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(service.process.pid, signal.SIGTERM)
+                await asyncio.wait({end}, timeout=0.01)
+            code, said = end.result()
+        assert code == 0, said
+        assert "ledger balanced" in said
 
     async def test_sighup_exchanges_the_workers_and_loses_nothing(self) -> None:
         async with running(workers=2) as service:

@@ -405,6 +405,17 @@ def _allow_files() -> None:
 
 
 async def _run(loaded: "Loaded", reread: Callable[[], "Loaded"] | None) -> int:
+    try:
+        return await _serve(loaded, reread)
+    finally:
+        # With the loop its handlers end, and the interpreter takes a while after it: a signal then would kill us
+        # and spoil the exit code, although everything is done.
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            asyncio.get_running_loop().remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)
+
+
+async def _serve(loaded: "Loaded", reread: Callable[[], "Loaded"] | None) -> int:
     service = Service(loaded)
     systemd = Systemd(os.environ, os.getpid())
     reloader = reload.Reloader(service, reread, systemd)
