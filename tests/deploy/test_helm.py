@@ -203,6 +203,9 @@ MISTAKES: dict[str, Object] = {
         "spool": {"bytesMax": "2GiB"},
         "config": {"service": {"workers": 4}},
     },
+    # A section whose lines are all comments.
+    "missing property 'spool'": {"spool": None},
+    "'/metrics': missing property 'prometheus'": {"metrics": {"prometheus": None}},
     "target.direct.url: your Wavefront instance": {"target": {"kind": "direct"}},
     "target.direct: an existingSecret, or the token": {
         "target": {"kind": "direct", "direct": {"url": "https://example.wavefront.com"}}
@@ -230,6 +233,27 @@ def test_a_volume_that_is_just_large_enough_is_taken() -> None:
         {"config": {"spool": {"folder": "/var/lib/other", "bytes_max": "1TiB"}}},
     ):
         assert objects(render.chart(values))
+
+
+@needs_tools
+def test_what_is_left_empty_is_as_if_it_were_not_written() -> None:
+    """As where every line below a key is a comment."""
+    metrics = {"enabled": True}
+    plain = render.chart({"metrics": metrics})
+    for values in (
+        {"config": None},
+        {"config": {"service": None, "mapping": None}},
+        {"metrics": {**metrics, "config": None, "sources": None}},
+    ):
+        found = objects(render.chart({"metrics": metrics, **values}))
+        configs = [each["data"] for each in found if each["kind"] == "ConfigMap"]
+        for data in configs:
+            assert isinstance(yaml.safe_load(data["tracefwd.yaml"]), dict)
+        assert len(found) == len(objects(plain))
+    [container] = workload(objects(render.chart({"resources": None})))["spec"]["template"]["spec"][
+        "containers"
+    ]
+    assert container["resources"] == {"requests": {"ephemeral-storage": "768Mi"}}
 
 
 @needs_tools

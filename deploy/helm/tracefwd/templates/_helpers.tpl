@@ -55,7 +55,7 @@ service:
 
 {{/* tracefwd.yaml. */}}
 {{- define "tracefwd.whole" -}}
-{{- mustMergeOverwrite (fromYaml (include "tracefwd.config" .)) .Values.config | toYaml -}}
+{{- mustMergeOverwrite (fromYaml (include "tracefwd.config" .)) (.Values.config | default dict) | toYaml -}}
 {{- end -}}
 
 {{/* A size of tracefwd's or a quantity of Kubernetes', in bytes. */}}
@@ -73,12 +73,13 @@ service:
 {{/* Nothing; fails for a volume that the spool would overflow, which would evict the pod or refuse what it writes. */}}
 {{- define "tracefwd.room" -}}
 {{- $config := fromYaml (include "tracefwd.whole" .) -}}
-{{- $workers := dig "workers" 1 (get $config "service") | int -}}
-{{- $bytes := get $config.spool "bytes_max" -}}
+{{- $workers := dig "workers" 1 (get $config "service" | default dict) | int -}}
+{{- $spool := get $config "spool" | default dict -}}
+{{- $bytes := get $spool "bytes_max" -}}
 {{- $name := ternary "durable.storage" "spool.size" .Values.durable.enabled -}}
 {{- $size := ternary .Values.durable.storage .Values.spool.size .Values.durable.enabled -}}
 {{- $needed := mulf 2.0 (float64 $workers) (float64 (include "tracefwd.bytes" $bytes)) -}}
-{{- if and (eq $config.spool.folder "/var/spool/tracefwd") (gt $needed (float64 (include "tracefwd.bytes" $size))) -}}
+{{- if and (eq (get $spool "folder") "/var/spool/tracefwd") (gt $needed (float64 (include "tracefwd.bytes" $size))) -}}
 {{- fail (printf "%s: batches and journal of %d worker(s) take up to 2 x %d x %v, and %s is less" $name $workers $workers $bytes $size) -}}
 {{- end -}}
 {{- end -}}
@@ -106,7 +107,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if eq .Values.target.kind "direct" -}}
 {{- $_ := set $config "exporter" (get (fromYaml (include "tracefwd.config" .)) "exporter") -}}
 {{- end -}}
-{{- mustMergeOverwrite $config .Values.metrics.config | toYaml -}}
+{{- mustMergeOverwrite $config (.Values.metrics.config | default dict) | toYaml -}}
 {{- end -}}
 
 {{/* Where pods may go, and what they need to be pulled. */}}
