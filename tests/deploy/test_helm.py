@@ -257,6 +257,38 @@ def test_what_is_left_empty_is_as_if_it_were_not_written() -> None:
 
 
 @needs_tools
+def test_names_that_look_like_numbers_stay_names() -> None:
+    values = {
+        "target": {
+            "kind": "proxy",
+            "proxy": {"namespace": "2024"},
+            "direct": {"url": "https://example.wavefront.com", "existingSecret": "1234"},
+        },
+        "imagePullSecrets": ["123"],
+        "console": {"existingSecret": "0x1"},
+        "metrics": {"enabled": True, "token": True, "prometheus": {"serviceAccount": "77"}},
+        "durable": {"enabled": True, "storageClassName": "10"},
+        "priorityClassName": "5",
+    }
+    texts = {"name", "namespace", "secretName", "storageClassName", "priorityClassName"}
+
+    def check(value: Any, key: str = "") -> None:
+        if isinstance(value, list):
+            for each in value:
+                check(each, key)
+        elif isinstance(value, dict):
+            for name, each in value.items():
+                check(each, name)
+                if key in ("labels", "matchLabels", "annotations") or name in texts:
+                    assert isinstance(each, str), (key, name, each)
+
+    for kind in ("proxy", "direct"):
+        chosen = deepcopy(values)
+        chosen["target"]["kind"] = kind
+        check(objects(render.chart(chosen, release="42", namespace="2025")))
+
+
+@needs_tools
 def test_what_is_added_stands_beside_the_chart_s_own() -> None:
     values = deepcopy(render.VALUES["extras"])
     before, after = objects(render.chart()), objects(render.chart(values))

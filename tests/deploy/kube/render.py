@@ -157,13 +157,15 @@ def with_components(overlay: str) -> str:
         return run(KUBECTL, "kustomize", own)
 
 
-def chart(values: Object | None = None, *, release: str = "tracefwd") -> str:
-    return _chart(yaml.safe_dump(values or {}), release)
+def chart(
+    values: Object | None = None, *, release: str = "tracefwd", namespace: str = "observability"
+) -> str:
+    return _chart(yaml.safe_dump(values or {}), release, namespace)
 
 
 @cache
-def _chart(values: str, release: str) -> str:
-    words = ("template", release, CHART, "--namespace=observability", "--values=-")
+def _chart(values: str, release: str, namespace: str) -> str:
+    words = ("template", release, CHART, f"--namespace={namespace}", "--values=-")
     return run(HELM, *words, stdin=values)
 
 

@@ -10,7 +10,7 @@
 {{- define "tracefwd.selector" -}}
 app.kubernetes.io/name: tracefwd
 app.kubernetes.io/component: spans
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "tracefwd.labels" -}}
@@ -87,7 +87,7 @@ service:
 {{- define "tracefwd.metrics.selector" -}}
 app.kubernetes.io/name: tracefwd
 app.kubernetes.io/component: metrics
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "tracefwd.metrics.labels" -}}
@@ -116,11 +116,11 @@ enableServiceLinks: false
 {{- with .Values.imagePullSecrets }}
 imagePullSecrets:
   {{- range . }}
-  - name: {{ . }}
+  - name: {{ . | quote }}
   {{- end }}
 {{- end }}
 {{- with .Values.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- with .Values.nodeSelector }}
 nodeSelector:
