@@ -289,6 +289,21 @@ def test_names_that_look_like_numbers_stay_names() -> None:
 
 
 @needs_tools
+def test_the_way_to_direct_ingestion_is_open_at_the_port_of_its_address() -> None:
+    for url, port in (
+        ("https://example.wavefront.com", 443),
+        ("https://relay.example:8443", 8443),
+        ("https://relay.example:8443/wavefront", 8443),
+    ):
+        target = {"kind": "direct", "direct": {"url": url, "existingSecret": "token"}}
+        found = objects(render.chart({"target": target, "metrics": {"enabled": True}}))
+        policies = [each["spec"] for each in found if each["kind"] == "NetworkPolicy"]
+        assert len(policies) == 2
+        for policy in policies:
+            assert policy["egress"][-1]["ports"] == [{"protocol": "TCP", "port": port}]
+
+
+@needs_tools
 def test_what_is_added_stands_beside_the_chart_s_own() -> None:
     values = deepcopy(render.VALUES["extras"])
     before, after = objects(render.chart()), objects(render.chart(values))

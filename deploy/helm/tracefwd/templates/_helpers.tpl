@@ -28,6 +28,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{ .Values.target.direct.existingSecret | default (include "tracefwd.name" .) }}
 {{- end -}}
 
+{{/* Where direct ingestion listens. */}}
+{{- define "tracefwd.direct.port" -}}
+{{- (urlParse .Values.target.direct.url).host | regexFind ":[0-9]+$" | trimPrefix ":" | default "443" -}}
+{{- end -}}
+
 {{/* tracefwd.yaml, before values.config is laid over it. */}}
 {{- define "tracefwd.config" -}}
 exporter:
