@@ -25,10 +25,13 @@ from tracefwd.service.supervisor import Service
 from tracefwd.service.tally import balance
 from tracefwd.settings import (
     AdminSettings,
+    ExporterSettings,
     MappingSettings,
+    PrometheusSourceSettings,
     ReceiverSettings,
     ServiceSettings,
     Settings,
+    TargetSettings,
 )
 
 FAKE = "fake_parts:compose"
@@ -495,6 +498,22 @@ async def test_a_worker_that_overstays_its_budget_is_killed_and_what_it_held_cou
         os.kill(pid, signal.SIGSTOP)
         await service.stop(0.1)
     assert (await service.ledger())["dropped"] == {"crash": 1}
+
+
+async def test_restarts_are_not_forgotten_with_the_scraper() -> None:
+    """A counter that falls begins anew for Prometheus, which then adds all the workers' restarts once more."""
+    target = TargetSettings(
+        name="primary", traces="tcp://127.0.0.1:9", metrics="http://127.0.0.1:9"
+    )
+    exporter = ExporterSettings(targets=[target])
+    sources = [PrometheusSourceSettings(url="http://127.0.0.1:9/federate")]
+    before = loaded(exporter=exporter, prometheus_sources=sources)
+    async with Service(before, compose=FAKE) as service:
+        for slot in service.slots:
+            slot.restarts = 1
+        await service.reload(loaded(exporter=exporter))
+        assert len(service.slots) == 1
+        assert service.latest_samples()["tracefwd_worker_restarts_total"] == {(): 2}
 
 
 class Running:

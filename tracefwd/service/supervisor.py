@@ -67,6 +67,7 @@ class Service:
         self._sockets: dict[str, list[socket.socket]] = {}
         self._slots: list[Slot] = []
         self._scraper: Slot | None = None
+        self._gone_restarts = 0
         self._keepers: list[asyncio.Task[None]] = []
         self._admin: Admin | None = None
         self._changed = asyncio.Event()
@@ -229,7 +230,9 @@ class Service:
             "tracefwd_ledger_spans": {(state,): states[state] for state in tally.STATES},
             "tracefwd_ledger_points": {(state,): points[state] for state in tally.STATES},
             "tracefwd_workers": {(): sum(slot.ready and not slot.stale for slot in self.workers)},
-            "tracefwd_worker_restarts_total": {(): sum(slot.restarts for slot in self._slots)},
+            "tracefwd_worker_restarts_total": {
+                (): self._gone_restarts + sum(slot.restarts for slot in self._slots)
+            },
             "tracefwd_config_reloads_total": {
                 ("applied",): self.reloads,
                 ("refused",): self.reloads_refused,
@@ -334,6 +337,7 @@ class Service:
         scraper.drain(settings.service.drain_timeout)
         await scraper.gone()
         self._slots.remove(scraper)
+        self._gone_restarts += scraper.restarts
 
     def _ready_parts(self) -> str:
         loops = ", ".join(sorted({slot.loop for slot in self._slots}))
@@ -408,8 +412,7 @@ async def _run(loaded: "Loaded", reread: Callable[[], "Loaded"] | None) -> int:
     try:
         return await _serve(loaded, reread)
     finally:
-        # With the loop its handlers end, and the interpreter takes a while after it: a signal then would kill us
-        # and spoil the exit code, although everything is done.
+        # Its handlers end with the loop: while the interpreter closes, a signal would kill us and spoil the exit code.
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             asyncio.get_running_loop().remove_signal_handler(number)
             signal.signal(number, signal.SIG_IGN)
@@ -446,8 +449,7 @@ async def _serve(loaded: "Loaded", reread: Callable[[], "Loaded"] | None) -> int
     for task in beside:
         task.cancel()
     await asyncio.wait(beside)
-    balanced = await _tell_balance(service)
-    return 1 if failed.done() or not balanced else 0
+    return 0 if await _tell_balance(service) and not failed.done() else 1
 
 
 async def _tell_balance(service: Service) -> bool:
