@@ -3,16 +3,20 @@
 import asyncio
 import os
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tracefwd.errors import ConfigError, StartError
+from tracefwd.model import Stored
 from tracefwd.service.config import Loaded, load
 from tracefwd.service.config_options import build, catalogue, get
 from tracefwd.service.reload import NEEDS_RESTART, Reloader, change
 from tracefwd.service.systemd import Systemd
 from tracefwd.settings import Settings
+from tracefwd.spool.batch_file import BatchFolder
+from tracefwd.spool.disk import Disk
 
 FLAGS = {"--proxy-traces": "http://p:1", "--proxy-metrics": "http://p:2"}
 
@@ -150,3 +154,23 @@ async def test_nothing_is_read_while_draining() -> None:
     running.cancel()
     await asyncio.wait({running})
     assert service.took == []
+
+
+@pytest.mark.parametrize("after", ["", "b"])
+async def test_what_a_spool_holds_that_is_left_for_another_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, after: str
+) -> None:
+    service = Service()
+    old, new = tmp_path / "a", str(tmp_path / after) if after else ""
+    folder = BatchFolder(old / "slot-0.17" / "batches", Disk())
+    folder.create()
+    rests = Stored(7, "primary/spans", 3, 1_700_000_000_123, "gzip", [(4, 6)], True, 0)
+    folder.write(rests, b"a\nb\nc\n")
+    service.loaded = load(None, {}, {**FLAGS, "--spool": str(old)})
+    answers = [service.loaded, load(None, {}, {**FLAGS, "--spool": new})]
+    reloader = Reloader(service, lambda: answers.pop(0), Systemd({}, os.getpid()))  # type: ignore[arg-type]
+    await reloader._reload()
+    assert "holds" not in caplog.text
+    await reloader._reload()
+    assert f"{old} is no longer the spool and holds 3 lines" in caplog.text
+    assert f"'tracefwd spool drain --spool {old}'" in caplog.text

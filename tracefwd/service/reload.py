@@ -3,19 +3,22 @@
 1. A configuration that cannot be used changes nothing: not a worker is touched, and the log says what is wrong.
 2. Options that the parent used before there were workers stay as they are until a restart, and the log says which.
 3. Workers are exchanged even if nothing has changed: they read secrets, certificates and rules anew.
-4. A wish that comes while one is being fulfilled is fulfilled afterwards, once.
+4. What rests in a spool that is left for another folder stays there: the log says so.
+5. A wish that comes while one is being fulfilled is fulfilled afterwards, once.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tracefwd.errors import ConfigError, StartError
 from tracefwd.service import logs
 from tracefwd.service.config import Loaded
 from tracefwd.service.config_options import build, catalogue, get
+from tracefwd.service.spool_roots import lines_left
 from tracefwd.service.systemd import Systemd
 from tracefwd.settings import Settings
 
@@ -97,6 +100,7 @@ class Reloader:
 
     async def _reload(self) -> str:
         """One line for people about how it went."""
+        before = self._service.loaded.settings.spool.folder
         try:
             loaded = self._service.loaded if self._reread is None else self._reread()
             await self._service.reload(loaded)
@@ -109,9 +113,24 @@ class Reloader:
             return f"{self._service.status}; a reload failed: {type(error).__name__}"
         else:
             logs.configure(self._service.loaded.settings.service)
+            await self._tell_left(before)
             return self._service.status
         self._service.reloads_refused += 1
         # One line, as everywhere: the reasons of a start are lines.
         reason = " ".join(reason.split("\n"))
         LOG.error("the configuration cannot be used, the one before it goes on: %s", reason)
         return f"{self._service.status}; the last reload was refused: {reason}"
+
+    async def _tell_left(self, folder: str) -> None:
+        """A spool whose folder is not ours any more: nobody takes over what its workers could not deliver."""
+        if not folder or folder == self._service.loaded.settings.spool.folder:
+            return
+        lines = await asyncio.to_thread(lines_left, Path(folder))
+        if lines:
+            LOG.error(
+                "%s is no longer the spool and holds %d lines, which nobody sends: 'tracefwd spool drain --spool %s' "
+                "with a target does",
+                folder,
+                lines,
+                folder,
+            )
