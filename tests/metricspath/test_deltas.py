@@ -14,8 +14,8 @@ NAMES = ["requests.total.*"]
 SEED_URL = 'http://prometheus:9090/federate?match[]={job=~"federate|kubernetes-pods"}'
 
 
-def made(**deltas: object) -> Translation:
-    return translation(deltas=DeltaSettings(**{"names": NAMES, **deltas}))  # type: ignore[arg-type]
+def made(mode: str = "default", **deltas: object) -> Translation:
+    return translation(mode, deltas=DeltaSettings(**{"names": NAMES, **deltas}))  # type: ignore[arg-type]
 
 
 def body(**pods: float) -> str:
@@ -138,6 +138,48 @@ def test_the_same_series_twice_counts_once() -> None:
     mesh.scrape(body(a=100))
     assert mesh.scrape(body(a=110) + body(a=110)) == {"200": 10.0}
     assert mesh.dropped == {"merged": 1, "duplicate": 1}
+
+
+@pytest.mark.parametrize("mode", ["default", "collector"])
+def test_of_equal_series_the_newest_counts_in_whatever_order_they_come(mode: str) -> None:
+    mesh = Mesh(made(mode=mode))
+
+    def copies(*pairs: tuple[int, float]) -> str:
+        blocks = ('code="200",instance="a"', 'instance="a",code="200"')
+        return "".join(
+            f"requests_total{{{block}}} {value} {int((NOW_S + when) * 1000)}\n"
+            for block, (when, value) in zip(blocks, pairs, strict=False)
+        )
+
+    assert mesh.scrape(copies((0, 1000), (-15, 990))) == {}
+    assert mesh.scrape(copies((1, 1001), (15, 1010))) == {"200": 10.0}
+    assert mesh.dropped == {"merged": 1, "duplicate": 1}
+    assert mesh.scrape(copies((30, 1020), (16, 1011))) == {"200": 10.0}
+
+
+@pytest.mark.parametrize("mode", ["default", "collector"])
+def test_an_older_value_of_another_replica_of_prometheus_is_no_new_beginning(mode: str) -> None:
+    mesh = Mesh(made(mode=mode))
+
+    def seen(when: float, value: float) -> str:
+        return f'requests_total{{code="200",instance="a"}} {value} {int((NOW_S + when) * 1000)}\n'
+
+    mesh.scrape(seen(0, 1000))
+    assert mesh.scrape(seen(60, 1010)) == {"200": 10.0}
+    assert mesh.scrape(seen(50, 1009)) == {}
+    assert mesh.scrape(seen(180, 1030)) == {"200": 20.0}
+    assert mesh.scrape(seen(240, 5)) == {"200": 5.0}
+
+
+def test_a_clock_that_was_far_ahead_stops_no_counter() -> None:
+    mesh = Mesh(made(expiry=600.0))
+
+    def seen(when: float, value: float) -> str:
+        return f'requests_total{{code="200",instance="a"}} {value} {int((NOW_S + when) * 1000)}\n'
+
+    mesh.scrape(seen(86_400, 1000))
+    assert mesh.scrape(seen(60, 1010)) == {"200": 10.0}
+    assert mesh.scrape(seen(120, 1015)) == {"200": 5.0}
 
 
 def test_filters_see_the_pods_own_tags() -> None:

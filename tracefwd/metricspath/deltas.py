@@ -2,14 +2,16 @@
 
 A counter that is smaller than before has begun anew: all of it came since.  A series of a pod that an earlier whole
 scrape knows has begun since; the first value of an unknown pod is only remembered, for nobody knows since when it
-counts.  A vanished pod takes nothing away.  So nothing is invented across restarts of pods, of Prometheus and of
-tracefwd.
+counts.  A vanished pod takes nothing away.  A value that is older than the one before it, by their exposed times, is
+another copy of the series (one of two Prometheus replicas behind an address, external labels) and no new beginning.  So
+nothing is invented across restarts of pods, of Prometheus and of tracefwd.
 
 Sums over pods cannot be treated so (they shrink when a pod goes, and a restart hides in the others' growth):
 ``check`` refuses a configuration that would, and names the recording rule.  State changes in ``commit`` alone.  Pure.
 """
 
 from hashlib import blake2b
+from typing import NamedTuple
 from urllib.parse import unquote
 
 from tracefwd.metricspath import go_numbers
@@ -38,6 +40,13 @@ _AGGREGATING_JOB = "federate"
 _ENDINGS = (".value", ".counter")
 
 SeriesKey = bytes
+
+
+class _Reading(NamedTuple):
+    """A series' value and when it was true by its exposed time: epoch seconds, not a number where it has none."""
+
+    value: float
+    moment_s: float
 
 
 def check(source: PrometheusSourceSettings, where: str) -> list[str]:
@@ -70,14 +79,14 @@ def check(source: PrometheusSourceSettings, where: str) -> list[str]:
 
 
 class Deltas:
-    """Remembers the last value of each series.  Bounded by ``series_max``; about 200 bytes a series."""
+    """Remembers the last value of each series.  Bounded by ``series_max``; about 250 bytes a series."""
 
     def __init__(self, settings: DeltaSettings, rules: TagRules) -> None:
         self._without = frozenset(settings.without)
         self._series_max = settings.series_max
         self._expiry = settings.expiry
         self._rules = rules
-        self._last: dict[SeriesKey, tuple[float, float]] = {}
+        self._last: dict[SeriesKey, tuple[_Reading, float]] = {}
         self._pods: dict[tuple[str, ...], float] = {}
         # Once a series was refused, one that is new to us need not be new.
         self._was_full = False
@@ -95,13 +104,21 @@ class Deltas:
     def remembers(self, key: SeriesKey) -> bool:
         return key in self._last
 
+    def newer(self, key: SeriesKey, reading: _Reading) -> _Reading:
+        """``reading``, or what is remembered if that was true later, but not by a clock that was far ahead."""
+        last = self._last.get(key)
+        if last is not None and 0 < last[0].moment_s - reading.moment_s <= self._expiry:
+            return last[0]
+        return reading
+
     def difference(
         self, key: SeriesKey, pod: tuple[str, ...], value: float, room: int
     ) -> float | str:
         """What came since the last scrape, or a drop reason; ``room``: how many new series fit in."""
         last = self._last.get(key)
         if last is not None:
-            return value - last[0] if value >= last[0] else value
+            before = last[0].value
+            return value - before if value >= before else value
         if room <= 0:
             self._was_full = True
             return "series_max"
@@ -118,14 +135,14 @@ class Deltas:
 
     def commit(
         self,
-        values: dict[SeriesKey, float],
+        readings: dict[SeriesKey, _Reading],
         pods: set[tuple[str, ...]],
         now_s: float,
         *,
         complete: bool,
     ) -> None:
-        for key, value in values.items():
-            self._last[key] = (value, now_s)
+        for key, reading in readings.items():
+            self._last[key] = (reading, now_s)
         if not complete:
             # Half of a pod's series would make the other half look new next time.
             return
@@ -142,13 +159,16 @@ class DeltaScrape:
 
     def __init__(self, deltas: Deltas) -> None:
         self._deltas = deltas
-        self._values: dict[SeriesKey, float] = {}
+        self._readings: dict[SeriesKey, _Reading] = {}
         self._pods: set[tuple[str, ...]] = set()
         self._sums: dict[tuple[str, str], float] = {}
         self._room = deltas.room()
 
-    def add(self, wire: str, labels: dict[str, str], value: float) -> str:
-        """Takes a sample; the reason why it became no point of its own: ``merged``, or why it was dropped."""
+    def add(self, wire: str, labels: dict[str, str], value: float, moment_s: float) -> str:
+        """Takes a sample; the reason why it became no point of its own: ``merged``, or why it was dropped.
+
+        ``moment_s`` is its exposed time in epoch seconds, not a number if it has none.
+        """
         deltas = self._deltas
         pod = deltas.pod(labels)
         if pod is None or ":" in wire:
@@ -159,24 +179,43 @@ class DeltaScrape:
                 return end.reason
             end = end.text
         key = _digest(wire, labels)
-        if key in self._values:
+        reading = deltas.newer(key, _Reading(value, moment_s))
+        other = self._readings.get(key)
+        if other is not None:
+            if reading.moment_s > other.moment_s:
+                self._replace(key, pod, (wire, end), other, reading)
             return "duplicate"
-        difference = deltas.difference(key, pod, value, self._room)
+        difference = deltas.difference(key, pod, reading.value, self._room)
         if difference == "series_max":
             return "series_max"
         # Whatever it is worth now: a series that a known pod began takes room, too.
         if not deltas.remembers(key):
             self._room -= 1
-        self._values[key] = value
+        self._readings[key] = reading
         self._pods.add(pod)
         if isinstance(difference, str):
             return difference
         self._sums[wire, end] = self._sums.get((wire, end), 0.0) + difference
         return "merged"
 
+    def _replace(
+        self,
+        key: SeriesKey,
+        pod: tuple[str, ...],
+        point: tuple[str, str],
+        other: _Reading,
+        newer: _Reading,
+    ) -> None:
+        """Of equal series in a body the newest counts; it has the other's room."""
+        self._readings[key] = newer
+        counted = self._deltas.difference(key, pod, other.value, 1)
+        counts = self._deltas.difference(key, pod, newer.value, 1)
+        if not isinstance(counted, str) and not isinstance(counts, str):
+            self._sums[point] += counts - counted
+
     def finish(self, now_s: float, *, complete: bool) -> list[str]:
         """The lines of what grew; zeros are not sent, Wavefront would not count them."""
-        self._deltas.commit(self._values, self._pods, now_s, complete=complete)
+        self._deltas.commit(self._readings, self._pods, now_s, complete=complete)
         return [
             f"{wire} {go_numbers.plain(total)} {int(now_s)}{end}\n"
             for (wire, end), total in self._sums.items()

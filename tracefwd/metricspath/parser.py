@@ -186,9 +186,9 @@ def read_sample(line: str, *, lenient: bool = False) -> Sample:
 
 def _read_end(line: str, at: int, *, lenient: bool) -> str:
     """The timestamp as written, or ""; an exemplar is skipped."""
-    if lenient:
-        return ""
     rest = _TOKEN.findall(line[at:].split(" # ", 1)[0])
+    if lenient:
+        return rest[0] if rest and go_numbers.parse_int64(rest[0]) is not None else ""
     if len(rest) > 1:
         raise LineError("timestamp")
     return rest[0] if rest else ""

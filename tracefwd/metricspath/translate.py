@@ -256,7 +256,7 @@ class Scrape:
     def _take_delta(
         self, plan: NamePlan, labels: dict[str, str], row: tuple[str | Rendered, str, str, str, str]
     ) -> None:
-        _, shown, when, _, _ = row
+        _, shown, when, stamp, _ = row
         if shown[0] == "!" or when[0] == "!":
             self._push_odd(plan, row)
             return
@@ -264,7 +264,13 @@ class Scrape:
             bound = go_numbers.parse(labels[plan.label])
             assert bound is not None, "the block was read before"
             labels = {**labels, plan.label: go_numbers.shortest(bound)}
-        self._lose(plan, self._deltas.add(plan.wire, labels, float(shown)))
+        self._lose(plan, self._deltas.add(plan.wire, labels, float(shown), self._moment(stamp)))
+
+    def _moment(self, stamp: str) -> float:
+        """An exposed time in seconds; without one, not a number."""
+        exact = go_numbers.parse(stamp) if stamp else math.nan
+        assert exact is not None, "it was read before"
+        return exact if self._is_openmetrics else exact / 1000
 
     def _stamp(self, text: str) -> str:
         """A timestamp as whole seconds: "" if it is none, ``!REASON`` if its sample is not sent."""
