@@ -133,6 +133,14 @@ def test_series_of_no_single_pod_are_refused_and_counted() -> None:
     assert mesh.dropped == {"not_per_pod": 2}
 
 
+def test_what_a_recording_rule_made_is_refused_and_counted_whatever_labels_it_kept() -> None:
+    of = translation(deltas=DeltaSettings(names=["*.total.value"]), strip_prefix="job:")
+    ruled = 'job:requests_total{instance="a"} 5\nsum:requests_total{instance="a"} 5\n'
+    scrape(ruled, of)
+    result = scrape(ruled.replace("5", "9"), of)
+    assert (result.lines, result.counts.dropped) == ([], {"not_per_pod": 2})
+
+
 def test_the_same_series_twice_counts_once() -> None:
     mesh = Mesh()
     mesh.scrape(body(a=100))

@@ -171,7 +171,7 @@ class DeltaScrape:
         """
         deltas = self._deltas
         pod = deltas.pod(labels)
-        if pod is None or ":" in wire:
+        if pod is None:
             return "not_per_pod"
         end = deltas.render(labels)
         if isinstance(end, Rendered):

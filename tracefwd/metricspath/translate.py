@@ -260,6 +260,10 @@ class Scrape:
         if shown[0] == "!" or when[0] == "!":
             self._push_odd(plan, row)
             return
+        if ":" in plan.family:
+            # A recording rule's name: whatever labels are left, it is no pod's own counter.
+            self._lose(plan, "not_per_pod")
+            return
         if plan.label:
             bound = go_numbers.parse(labels[plan.label])
             assert bound is not None, "the block was read before"
