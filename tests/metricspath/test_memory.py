@@ -3,6 +3,11 @@
 import subprocess
 import sys
 
+import pytest
+
+from tests.metricspath.parts import NOW_S, translation
+from tracefwd.limits import FAMILY_POINTS_MAX
+
 _PROGRAM = """
 import resource, sys
 sys.path.insert(0, {root!r})
@@ -66,3 +71,13 @@ def test_one_huge_family_is_sent_in_parts() -> None:
     read, grown = growth(40_000_000, 1)
     assert read > 39_000_000
     assert grown < 40 * 2**20
+
+
+@pytest.mark.parametrize("line", ['x {{a="{0}"}} 1\n', "x 1\n"])
+def test_a_family_in_an_unusual_layout_is_sent_in_parts_too(line: str) -> None:
+    body = "".join(line.format(number) for number in range(2 * FAMILY_POINTS_MAX + 1)).encode()
+    begun = translation(mode="collector").begin(NOW_S)
+    sent = sum(payload.items for payload in begun.feed(body))
+    assert begun.counts.points == 2 * FAMILY_POINTS_MAX
+    sent += sum(payload.items for payload in begun.finish(complete=True))
+    assert sent == begun.counts.points == 2 * FAMILY_POINTS_MAX + 1

@@ -250,8 +250,10 @@ class Scrape:
         row = (end, self._own.value(sample.value), when, sample.stamp, block)
         if plan.is_delta and not (isinstance(end, Rendered) and end.reason):
             self._take_delta(plan, labels, row)
-        else:
-            self._push_odd(plan, row)
+            return
+        self._push_odd(plan, row)
+        if self._points.is_full():
+            self._points.end_family()
 
     def _take_delta(
         self, plan: NamePlan, labels: dict[str, str], row: tuple[str | Rendered, str, str, str, str]
