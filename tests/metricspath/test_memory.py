@@ -2,11 +2,12 @@
 
 import subprocess
 import sys
+from collections.abc import Iterable
 
 import pytest
 
-from tests.metricspath.parts import NOW_S, translation
-from tracefwd.limits import FAMILY_POINTS_MAX
+from tests.metricspath.parts import NOW_S, scrape, translation
+from tracefwd.limits import FAMILY_POINTS_MAX, MEMO_ENTRIES_MAX
 
 _PROGRAM = """
 import resource, sys
@@ -81,3 +82,26 @@ def test_a_family_in_an_unusual_layout_is_sent_in_parts_too(line: str) -> None:
     assert begun.counts.points == 2 * FAMILY_POINTS_MAX
     sent += sum(payload.items for payload in begun.finish(complete=True))
     assert sent == begun.counts.points == 2 * FAMILY_POINTS_MAX + 1
+
+
+def test_types_that_nothing_follows_are_not_all_remembered() -> None:
+    body = "".join(f"# TYPE x{number} gauge\n" for number in range(MEMO_ENTRIES_MAX + 5))
+    result = scrape(body + "x0 1\n# TYPE y gauge\ny 1\n")
+    assert [point.name for point in result.points()] == ["x0.gauge", "y.gauge"]
+    assert result.counts.bad_lines == {"type": 5}
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (f'h{n % 5}_bucket{{app="{n}",le="1"}} 1\n' for n in range(3 * FAMILY_POINTS_MAX)),
+        (f'h0_bucket{{le="{n}"}} 1\n' for n in range(3 * FAMILY_POINTS_MAX)),
+    ],
+    ids=["families side by side", "one histogram"],
+)
+def test_typed_families_that_are_put_together_are_sent_in_parts_too(lines: Iterable[str]) -> None:
+    types = "".join(f"# TYPE h{number} histogram\n" for number in range(5))
+    begun = translation(mode="collector").begin(NOW_S)
+    for payload in begun.feed((types + "".join(lines)).encode()):
+        assert payload.items
+    assert begun.counts.points > 2 * FAMILY_POINTS_MAX

@@ -65,7 +65,6 @@ class Family:
         self.kind = plan.type
         self.name = plan.family
         self._groups: dict[frozenset[tuple[str, str]], Group] = {}
-        self._size = 0
 
     def add(self, plan: NamePlan, labels: Tags, value: float) -> bool:
         """Take a sample; False if its ``le`` or ``quantile`` is no number."""
@@ -77,7 +76,6 @@ class Family:
             return False
         group = self._groups.setdefault(frozenset(own.items()), Group(own))
         group.samples += 1
-        self._size += 1
         if plan.part == "count":
             group.count = value
         elif plan.part == "sum":
@@ -86,20 +84,19 @@ class Family:
             (group.quantiles if plan.part == "quantile" else group.buckets).append((bound, value))
         return True
 
-    def is_full(self) -> bool:
-        return self._size >= FAMILY_POINTS_MAX
-
     def take_all(self) -> list[Group]:
         groups = list(self._groups.values())
         self._groups.clear()
-        self._size = 0
         return groups
 
     def take_all_but_last(self) -> list[Group]:
-        """The newest group may be incomplete yet: what follows will be its own."""
+        """The newest group may be incomplete yet: what follows will be its own, unless it is too large by itself."""
         key, last = self._groups.popitem()
         groups = self.take_all()
-        self._groups[key] = last
+        if last.samples < FAMILY_POINTS_MAX:
+            self._groups[key] = last
+        else:
+            groups.append(last)
         return groups
 
 

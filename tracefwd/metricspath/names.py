@@ -183,6 +183,8 @@ class FamilyReader:
             not NAME.fullmatch(comment.name)
             or kind not in self._kinds
             or comment.name in self._types
+            # Types without samples: no exporter's, and they would be kept until one comes.
+            or len(self._types) >= MEMO_ENTRIES_MAX
         ):
             return "type"
         self._types[comment.name] = kind

@@ -11,7 +11,7 @@ A ``Translation`` lasts as long as its source's settings and holds all memo tabl
 import math
 from collections.abc import Sequence
 
-from tracefwd.limits import MEMO_ENTRIES_MAX
+from tracefwd.limits import FAMILY_POINTS_MAX, MEMO_ENTRIES_MAX
 from tracefwd.metricspath import go_numbers
 from tracefwd.metricspath.histograms import Family, Group
 from tracefwd.metricspath.names import FamilyReader, NamePlan
@@ -80,6 +80,7 @@ class Scrape:
         self._stamps: dict[str, str] = {}
         self._family = ""
         self._grouped: dict[str, Family] = {}
+        self._grouped_samples = 0
         self._distributions = PayloadBuffer(Signal.DISTRIBUTIONS)
         self._deltas = tables.deltas.begin()
         self._has_ended = False
@@ -320,13 +321,19 @@ class Scrape:
         if not family.add(plan, sample.labels, value):
             raise LineError("labels")
         self.counts.samples += 1
-        if family.is_full():
-            self._send_groups(family, family.take_all_but_last())
+        self._grouped_samples += 1
+        if self._grouped_samples >= FAMILY_POINTS_MAX:
+            self._grouped.pop(plan.family)
+            groups = family.take_all_but_last()
+            self._end_grouped()
+            self._send_groups(family, groups)
+            self._grouped[plan.family] = family
 
     def _end_grouped(self) -> None:
         for family in self._grouped.values():
             self._send_groups(family, family.take_all())
         self._grouped.clear()
+        self._grouped_samples = 0
 
     def _send_groups(self, family: Family, groups: Sequence[Group]) -> None:
         names, counts = self._own.names, self.counts
