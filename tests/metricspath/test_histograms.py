@@ -1,5 +1,7 @@
 """Distributions of what came since the last scrape, and the collector's way with typed families."""
 
+import pytest
+
 from tests.metricspath.parts import NOW_S, Result, scrape, translation
 from tracefwd.emulator.metric_reader import Distribution, MetricReader
 from tracefwd.emulator.rules import Limits
@@ -63,6 +65,32 @@ def test_a_restarted_histogram_counts_from_zero() -> None:
     mesh.scrape(histogram(10, 20, 30))
     [found] = mesh.scrape(histogram(1, 1, 3))
     assert found.centroids == [(0.5, 1), (2.0, 2)]
+
+
+@pytest.mark.parametrize("mode", ["default", "collector"])
+@pytest.mark.parametrize(
+    ("value", "reason"), [("+Inf", "infinite"), ("NaN", "nan"), ("1e300", "infinite")]
+)
+def test_a_bucket_that_holds_no_count_costs_its_histogram_this_once(
+    mode: str, value: str, reason: str
+) -> None:
+    mesh = Histograms(translation(mode, convertHistograms=True))
+    mesh.scrape(histogram(1, 2, 3) + histogram(1, 2, 3, name="other"))
+    broken = histogram(1, 2, 3).replace('le="2"} 2', f'le="2"}} {value}')
+    [other] = mesh.scrape(broken + histogram(1, 2, 5, name="other"))
+    assert other.name == "other"
+    assert mesh.dropped == {reason: 5, "merged": 5}
+    [found] = mesh.scrape(histogram(1, 2, 7) + histogram(1, 2, 5, name="other"))
+    assert found.name == "lat"
+
+
+@pytest.mark.parametrize("grown", [("5e-324", "99"), ("9e9", "9e9")])
+def test_more_observations_than_wavefront_reads_are_no_distribution(grown: tuple[str, str]) -> None:
+    mesh = Histograms(translation("collector", convertHistograms=True))
+    body = '# TYPE h histogram\nh_bucket{{le="1"}} {}\nh_bucket{{le="2"}} {}\n'
+    mesh.scrape(body.format(0, 9))
+    assert mesh.scrape(body.format(*grown)) == []
+    assert mesh.dropped == {"infinite": 2}
 
 
 def test_other_buckets_are_another_histogram() -> None:

@@ -22,6 +22,10 @@ from tracefwd.metricspath.names import NamePlan
 _SERIES_MAX = 20_000
 # As for delta counters: a pod that is away for longer is another one.
 _EXPIRY_S = 3_600.0
+# No counter gets there, but what a broken one says may.
+_COUNT_MAX = 2.0**63
+# Wavefront reads a bin's observations as a 32-bit integer, and refuses the whole distribution for a larger one.
+_OBSERVATIONS_MAX = 2**31 - 1
 
 Bin = tuple[int, float]
 Part = tuple[str, Tags, str]
@@ -108,7 +112,16 @@ class Distributions:
         self._last: dict[bytes, tuple[float, list[tuple[float, float]]]] = {}
 
     def bins(self, name: str, group: Group, now_s: float) -> list[Bin] | str:
-        """``(observations, value)`` by value; empty if there were none; a drop reason instead of a first time."""
+        """``(observations, value)`` by value; empty if there were none; or a drop reason, as for a first time."""
+        for _, number in group.buckets:
+            if not abs(number) <= _COUNT_MAX:
+                return "nan" if math.isnan(number) else "infinite"
+        found = self._bins(name, group, now_s)
+        if isinstance(found, str):
+            return found
+        return "infinite" if any(number > _OBSERVATIONS_MAX for number, _ in found) else found
+
+    def _bins(self, name: str, group: Group, now_s: float) -> list[Bin] | str:
         key = _digest(name, group.labels)
         buckets = sorted(group.buckets)
         last = self._last.get(key)
@@ -168,7 +181,7 @@ def _smoothed(buckets: list[tuple[float, float]]) -> list[Bin]:
     if len(buckets) == 1 and buckets[0][0] == math.inf:
         return []
     smallest = min((number for _, number in buckets if number > 0), default=math.inf)
-    scale = max(1.0, 1 / smallest)
+    scale = max(1.0, min(1 / smallest, _COUNT_MAX))
     bins: dict[float, float] = {}
     for index, (bound, number) in enumerate(buckets):
         if bound <= 0 or number == 0:
