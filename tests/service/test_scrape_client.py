@@ -316,6 +316,7 @@ async def test_tls_by_its_options(tmp_path: Path) -> None:
         assert await fetched(url, tls_config=TlsConfigSettings(ca_file=ca_file)) == BODY
         lax = TlsConfigSettings(insecure_skip_verify=True)
         assert await fetched(url, tls_config=lax) == BODY
+        assert await fetched(url.replace("https", "HTTPS"), tls_config=lax) == BODY
         wrong_name = TlsConfigSettings(ca_file=ca_file, server_name="prometheus.example")
         assert (await refused(url, tls_config=wrong_name))[0] == "tls"
     assert (await refused(url.replace("https", "http")))[0] == "connect"

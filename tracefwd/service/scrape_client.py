@@ -129,7 +129,7 @@ class ScrapeClient:
 
     async def _scrape(self, begin: Callable[[str], Callable[[bytes], None]]) -> None:
         headers = self._authorization()
-        context = self._tls.context(needed=self._url.startswith("https:"))
+        context = self._tls.context(needed=urlsplit(self._url).scheme == "https")
         url = self._url
         for _ in range(_REDIRECTS_MAX + 1):
             assert self._session is not None, "open() comes first"
