@@ -176,6 +176,7 @@ async def test_a_plain_body_above_the_limit_is_refused_there() -> None:
             + BODY,
             "truncated",
         ),
+        (b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\nx 1\ny 12", "truncated"),
         (answer(gzip.compress(BODY)[:-9], Content_Encoding="gzip"), "encoding"),
         (answer(gzip.compress(BODY) + b"more", Content_Encoding="gzip"), "encoding"),
         (answer(b"no gzip at all", Content_Encoding="gzip"), "encoding"),
@@ -202,6 +203,26 @@ async def test_everything_but_a_whole_text_exposition_is_a_failure(
 async def test_what_came_before_the_break_was_taken() -> None:
     async with exporter(answer(length=1_000)) as server:
         assert (await refused(f"{server.url}/m"))[2] == BODY
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "taken"),
+    [
+        ("Content-Type: text/plain", BODY, BODY),
+        ("Content-Type: application/openmetrics-text", b"x 1\n# EOF", b"x 1\n# EOF"),
+        ("Content-Type: text/plain\r\nContent-Encoding: gzip", gzip.compress(b"x 12"), b"x 12"),
+    ],
+)
+async def test_a_body_that_ends_by_closing_is_whole_with_its_own_end(
+    head: str, body: bytes, taken: bytes
+) -> None:
+    async with exporter(f"HTTP/1.0 200 OK\r\n{head}\r\n\r\n".encode() + body) as server:
+        assert await fetched(f"{server.url}/m") == taken
+
+
+async def test_a_last_line_without_its_end_is_taken_where_the_length_was_told() -> None:
+    async with exporter(answer(b"x 1\ny 12")) as server:
+        assert await fetched(f"{server.url}/m") == b"x 1\ny 12"
 
 
 async def test_an_answer_without_a_type_is_taken() -> None:

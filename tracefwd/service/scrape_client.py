@@ -158,6 +158,7 @@ class ScrapeClient:
         if coding not in ("", "identity", "gzip", "x-gzip"):
             raise ScrapeFailed("encoding", "its body has a Content-Encoding that nobody asked for")
         inflater = Inflater("gzip" if coding in ("gzip", "x-gzip") else "", self._body_bytes_max)
+        is_whole_line = True
         try:
             async for data in answer.content.iter_any():
                 self.wire_bytes += len(data)
@@ -166,6 +167,7 @@ class ScrapeClient:
                         take(piece)
                     except Exception as error:
                         raise _TakeError(error) from error
+                    is_whole_line = piece.endswith(b"\n")
                     await asyncio.sleep(0)
             inflater.end()
         except TooLarge as error:
@@ -174,6 +176,10 @@ class ScrapeClient:
             raise ScrapeFailed("encoding", str(error)) from None
         except (aiohttp.ClientError, ConnectionError):
             raise ScrapeFailed("truncated", "the body broke off before its end") from None
+        if not is_whole_line and _ends_by_closing(answer):
+            # 12 may have been 1234.
+            reason = "the body ends within a line, and its answer did not say how long it is"
+            raise ScrapeFailed("truncated", reason)
 
     def _authorization(self) -> dict[str, str]:
         """The one that counts: of the URL, basic, the token, the token's file.  Raises ``ScrapeFailed``."""
@@ -233,6 +239,18 @@ async def _check(answer: aiohttp.ClientResponse) -> None:
     if kind and kind not in TEXT_TYPES:
         shown = kind if kind.isprintable() else "unreadable"
         raise ScrapeFailed("content_type", f"its type is {shown[:64]}, no text exposition")
+
+
+def _ends_by_closing(answer: aiohttp.ClientResponse) -> bool:
+    """Whether only the end of the connection, which a peer's death is too, says where the body ends.
+
+    A gzip stream and OpenMetrics have an end of their own.
+    """
+    headers = answer.headers
+    has_end = "gzip" in headers.get("Content-Encoding", "").lower()
+    has_end = has_end or "openmetrics" in headers.get("Content-Type", "").lower()
+    is_chunked = "chunked" in headers.get("Transfer-Encoding", "").lower()
+    return not has_end and not is_chunked and "Content-Length" not in headers
 
 
 async def _beginning(answer: aiohttp.ClientResponse) -> str:
