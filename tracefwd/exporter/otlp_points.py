@@ -1,9 +1,11 @@
 """Scraped points for targets of OTLP: our own point lines become gauges and sums.
 
 The lines are those that Wavefront gets, after filters, translation and rules, so that both sides can be compared name
-by name.  Prometheus' federation does not tell a counter from a gauge, but its names do: what ends in ``total``,
-``count``, ``sum`` or ``bucket`` (before the ``.value`` that the integration's names end in) is a cumulative sum, whose
-beginning nobody knows (0).  Delta counters are delta sums; distributions become histograms of count and sum.
+by name.  Prometheus' federation does not tell a counter from a gauge, but its names do: what ends in ``counter``, or in
+``total``, ``count``, ``sum`` or ``bucket`` (before the ``.value`` that the integration's names end in), is a cumulative
+sum, whose beginning nobody knows (0).  The buckets of Istio's three histograms are none: the integration's recording
+rules make them rates per second, which are gauges.  Delta counters are delta sums; distributions become histograms of
+count and sum.
 
 The source of a point is its resource's ``source``, its tags are attributes.  Pure.
 """
@@ -29,7 +31,10 @@ _PAIR = re.compile(rf' ({_QUOTED}|[^\s="]+)=(?:{_QUOTED}|(\S+))')
 _POINT = re.compile(rf"(?:{_QUOTED}|(\S+)) (\S+) (\d+)(?= )")
 _DISTRIBUTION = re.compile(rf"!M (\d+) ((?:#\d+ \S+ )+)(?:{_QUOTED}|(\S+))(?= )")
 _CENTROID = re.compile(r"#(\d+) (\S+)")
-_CUMULATIVE = re.compile(r"[._](?:total|count|sum|bucket)(?:\.value)?$")
+_CUMULATIVE = re.compile(r"[._](?:total|count|sum|bucket)(?:\.value)?$|\.counter$")
+_RATE = re.compile(
+    r"\bistio\.(?:request\.duration\.milliseconds|request\.bytes|response\.bytes)\.bucket\.value$"
+)
 _POINT_ATTRIBUTE, _HISTOGRAM_ATTRIBUTE = (number << 3 | LENGTH for number in (7, 9))
 _DELTA, _CUMULATIVE_FROM_THE_START = 1, 2
 _SECOND = 1_000_000_000
@@ -69,7 +74,7 @@ def _read_point(text: str) -> bytes | None:
     data = bytes_field(1, point)
     if name[:1] in _DELTAS:
         return _line(resource, name[1:], 7, data + _temporality(_DELTA))
-    if _CUMULATIVE.search(name):
+    if _CUMULATIVE.search(name) and not _RATE.search(name):
         return _line(resource, name, 7, data + _temporality(_CUMULATIVE_FROM_THE_START))
     return _line(resource, name, 5, data)
 
