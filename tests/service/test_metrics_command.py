@@ -119,6 +119,10 @@ def test_a_file_without_a_sample_fails(
     assert cli.main(["convert", "--metrics", str(body)]) == 1
     assert b"bad lines: name 1" in capfdbinary.readouterr().err
     assert cli.main(["convert", "--metrics", str(tmp_path / "none")]) == 1
+    body.write_text("")
+    capfdbinary.readouterr()
+    assert cli.main(["convert", "--metrics", str(body)]) == 1
+    assert b"body.txt: it holds no sample" in capfdbinary.readouterr().err
 
 
 def test_check_says_what_passes_what_does_not_and_what_is_missing(
