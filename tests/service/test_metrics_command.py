@@ -125,6 +125,28 @@ def test_a_file_without_a_sample_fails(
     assert b"body.txt: it holds no sample" in capfdbinary.readouterr().err
 
 
+def test_bad_lines_are_shown_with_their_numbers(
+    tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    body = tmp_path / "body.txt"
+    lines = [b"up 1", b'x{a="\xff"} 1', b"up one", b"# TYPE up what", b"y" * 70_000, b"z 1"]
+    body.write_bytes(b"\n".join(lines))
+    assert cli.main(["convert", "--metrics", str(body)]) == 0
+    shown = capfdbinary.readouterr().err.decode().splitlines()[1:]
+    assert shown == [
+        f"tracefwd: {body}: line {number}: {what}"
+        for number, what in (
+            (2, "encoding: 'x{a=\"\ufffd\"} 1'"),
+            (3, "value: 'up one'"),
+            (4, "type: '# TYPE up what'"),
+            (5, f"too_long: '{'y' * 200}'"),
+        )
+    ]
+    body.write_text("up one\n" * 60)
+    assert cli.main(["convert", "--metrics", str(body)]) == 1
+    assert b"further bad lines from line 51 on" in capfdbinary.readouterr().err
+
+
 def test_check_says_what_passes_what_does_not_and_what_is_missing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

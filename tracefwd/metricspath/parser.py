@@ -64,8 +64,8 @@ class LineSplitter:
     ``bad`` counts by reason what never became a line: too long, not UTF-8, or cut off by the body's end.
     """
 
-    def __init__(self) -> None:
-        self.bad: dict[str, int] = {}
+    def __init__(self, bad: dict[str, int]) -> None:
+        self.bad = bad
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._is_skipping = False

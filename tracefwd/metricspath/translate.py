@@ -72,7 +72,7 @@ class Scrape:
         self._honors = metrics.honor_timestamps and not self._is_collector
         self._oldest_s = max(0.0, now_s - metrics.age_max) if metrics.age_max else 0.0
         self._latest_s = now_s + metrics.ahead_max if metrics.ahead_max else _SECONDS_MAX
-        self._splitter = LineSplitter()
+        self._splitter = LineSplitter(self.counts.bad_lines)
         self._families = FamilyReader(tables.names, is_openmetrics=is_openmetrics)
         self._points = PointBuffer(
             self.counts, finds_duplicates=not self._is_collector, sent=tables.watch.sent
@@ -103,9 +103,7 @@ class Scrape:
             last = []
         self._read(last)
         complete = complete and self.has_ended
-        self.truncated = "cut_off" in self._splitter.bad
-        for reason, number in self._splitter.bad.items():
-            count(self.counts.bad_lines, reason, number)
+        self.truncated = "cut_off" in self.counts.bad_lines
         self._end_grouped()
         self._points.end_family()
         lines = self._deltas.finish(self._now_s, complete=complete)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _PIECE_BYTES = 2**18
 _OPENMETRICS_END = b"# EOF"
 _SHOWN_MAX = 50
+# Of a bad line.
+_SHOWN_BYTES_MAX = 200
 
 
 def convert(loaded: "Loaded", files: Sequence[str], source: str) -> int:
@@ -47,6 +49,8 @@ def convert(loaded: "Loaded", files: Sequence[str], source: str) -> int:
             if passed is not None:
                 sys.stdout.buffer.write(passed.data)
         _complain(file, scrape)
+        for shown in _bad_lines(settings, source, body) if scrape.counts.bad_lines else ():
+            print(f"tracefwd: {file}: {shown}", file=sys.stderr)
         if not scrape.counts.samples:
             advice = "give a Prometheus exposition, such as an answer of /federate"
             print(f"tracefwd: {file}: holds no sample; {advice}", file=sys.stderr)
@@ -110,6 +114,25 @@ def _payloads(scrape: Scrape, body: bytes) -> Iterator[Payload]:
     for start in range(0, len(body), _PIECE_BYTES):
         yield from scrape.feed(body[start : start + _PIECE_BYTES])
     yield from scrape.finish(complete=True)
+
+
+def _bad_lines(settings: Settings, source: str, body: bytes) -> Iterator[str]:
+    """The first of them, each with its number, reason and beginning."""
+    scrape = _begin(_translation(settings, source), body)
+    found = 0
+    before: dict[str, int] = {}
+    for number, line in enumerate(body.split(b"\n"), 1):
+        scrape.feed(line + b"\n")
+        bad = scrape.counts.bad_lines
+        if bad == before:
+            continue
+        reason = next(reason for reason in bad if bad[reason] != before.get(reason))
+        before = dict(bad)
+        found += 1
+        if found > _SHOWN_MAX:
+            yield f"further bad lines from line {number:,} on"
+            return
+        yield f"line {number:,}: {reason}: {line[:_SHOWN_BYTES_MAX].decode('utf-8', 'replace')!r}"
 
 
 def _complain(file: str, scrape: Scrape) -> None:
