@@ -34,9 +34,9 @@ class Histograms:
         self.now_s = NOW_S - 600
         self.dropped: dict[str, int] = {}
 
-    def scrape(self, body: str) -> list[Distribution]:
+    def scrape(self, body: str, *, complete: bool = True) -> list[Distribution]:
         self.now_s += 60
-        result = scrape(body, self.of, now_s=self.now_s)
+        result = scrape(body, self.of, now_s=self.now_s, complete=complete)
         self.dropped = result.counts.dropped
         found = distributions(result)
         assert result.counts.distributions == len(found)
@@ -65,6 +65,19 @@ def test_a_restarted_histogram_counts_from_zero() -> None:
     mesh.scrape(histogram(10, 20, 30))
     [found] = mesh.scrape(histogram(1, 1, 3))
     assert found.centroids == [(0.5, 1), (2.0, 2)]
+
+
+def test_half_a_histogram_of_a_body_that_ended_early_loses_nothing() -> None:
+    mesh = Histograms()
+    whole = histogram(1, 2, 3, name="first") + histogram(1, 2, 3)
+    mesh.scrape(whole)
+    cut = histogram(2, 3, 4, name="first") + histogram(5, 6, 7)[:-60]
+    assert [found.name for found in mesh.scrape(cut, complete=False)] == ["first"]
+    assert mesh.dropped == {"merged": 7}
+    [found] = mesh.scrape(histogram(2, 3, 4, name="first") + histogram(9, 10, 11))
+    assert (found.name, found.centroids) == ("lat", [(0.5, 8)])
+    nothing = '# TYPE lat histogram\nlat_bucket{le="x"} 1\n'
+    assert mesh.scrape(nothing, complete=False) == []
 
 
 @pytest.mark.parametrize("mode", ["default", "collector"])

@@ -103,6 +103,10 @@ class Family:
             groups.append(last)
         return groups
 
+    def take_last(self) -> Group | None:
+        """The newest group, if there is one."""
+        return self._groups.popitem()[1] if self._groups else None
+
 
 class Distributions:
     """From cumulative buckets to what came since; remembers each histogram's last buckets."""

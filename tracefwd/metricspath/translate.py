@@ -104,6 +104,8 @@ class Scrape:
         self._read(last)
         complete = complete and self.has_ended
         self.truncated = "cut_off" in self.counts.bad_lines
+        if not complete:
+            self._leave_unfinished()
         self._end_grouped()
         self._points.end_family()
         lines = self._deltas.finish(self._now_s, complete=complete)
@@ -332,6 +334,16 @@ class Scrape:
             self._send_groups(family, family.take_all())
         self._grouped.clear()
         self._grouped_samples = 0
+
+    def _leave_unfinished(self) -> None:
+        """A histogram that may lack buckets is not compared: what it counted comes with the next scrape's."""
+        family = next(reversed(self._grouped.values()), None)
+        if family is None or family.kind != "histogram" or not self._own.converts:
+            return
+        group = family.take_last()
+        if group is not None:
+            plan = self._own.names.plan("histogram", family.name, "none")
+            self._lose(plan, plan.reason or "merged", group.samples)
 
     def _send_groups(self, family: Family, groups: Sequence[Group]) -> None:
         names, counts = self._own.names, self.counts
