@@ -7,6 +7,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
 )
 
+from tracefwd import naming
 from tracefwd.exporter import otlp_frames
 from tracefwd.exporter.otlp_points import otlp_points
 from tracefwd.model import Payload, Signal
@@ -59,6 +60,13 @@ def test_a_counter_is_known_by_its_name(name: str, kind: str) -> None:
     if kind == "sum":
         assert metric.sum.is_monotonic
         assert metric.sum.aggregation_temporality == 2
+
+
+@pytest.mark.parametrize("value", ['C:\\"x" y', "C:\\\\x", '\\\\"', 'a" "b"="c'])
+def test_a_tag_arrives_as_wavefront_would_read_it(value: str) -> None:
+    quoted = naming.quoted(value)
+    [(_, metric)] = read(f'"n" 1 1700000000 source="s" "k"="{quoted}" "l"="m"')
+    assert tags(metric.gauge.data_points[0]) == {"k": value, "l": "m"}
 
 
 def test_a_delta_counter_is_a_delta_sum() -> None:

@@ -26,7 +26,8 @@ from tracefwd.exporter.otlp_encode import (
 from tracefwd.model import Payload, Signal
 
 _DELTAS = "\N{INCREMENT}\N{GREEK CAPITAL LETTER DELTA}"
-_QUOTED = r'"((?:[^"\\]|\\.)*)"'
+# A quote is part of the text if, and only if, a backslash is before it; a backslash escapes nothing else.
+_QUOTED = r'"((?:[^"]|(?<=\\)")*)"'
 _PAIR = re.compile(rf' ({_QUOTED}|[^\s="]+)=(?:{_QUOTED}|(\S+))')
 _POINT = re.compile(rf"(?:{_QUOTED}|(\S+)) (\S+) (\d+)(?= )")
 _DISTRIBUTION = re.compile(rf"!M (\d+) ((?:#\d+ \S+ )+)(?:{_QUOTED}|(\S+))(?= )")
