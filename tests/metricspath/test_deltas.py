@@ -200,6 +200,13 @@ def test_filters_see_the_pods_own_tags() -> None:
     assert mesh.scrape(body(a=9, b=3)) == {"200": 2.0}
 
 
+def test_tags_that_are_changed_or_left_out_are_counted() -> None:
+    wide = ",".join(f'l{number}="v"' for number in range(20))
+    text = f'requests_total{{code="200",instance="a",tag="x",{wide}}} 5\n'
+    repairs = scrape(text, made()).counts.repairs
+    assert repairs == {"key_changed": 1, "tag_budget": 3}
+
+
 def test_other_names_stay_as_they_are() -> None:
     assert [p.name for p in scrape('gauge{instance="a"} 1\n', made()).points()] == ["gauge.value"]
 

@@ -155,9 +155,13 @@ class Deltas:
 
 
 class DeltaScrape:
-    """One body's differences; nothing is remembered before ``finish``."""
+    """One body's differences; nothing is remembered before ``finish``.
+
+    ``repairs`` counts by kind what was changed of the samples' tags.
+    """
 
     def __init__(self, deltas: Deltas) -> None:
+        self.repairs: dict[str, int] = {}
         self._deltas = deltas
         self._readings: dict[SeriesKey, _Reading] = {}
         self._pods: set[tuple[str, ...]] = set()
@@ -177,6 +181,8 @@ class DeltaScrape:
         if isinstance(end, Rendered):
             if end.reason:
                 return end.reason
+            for kind, number in (end.repairs or {}).items():
+                self.repairs[kind] = self.repairs.get(kind, 0) + number
             end = end.text
         key = _digest(wire, labels)
         reading = deltas.newer(key, _Reading(value, moment_s))

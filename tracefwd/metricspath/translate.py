@@ -109,6 +109,8 @@ class Scrape:
         self._end_grouped()
         self._points.end_family()
         lines = self._deltas.finish(self._now_s, complete=complete)
+        for kind, number in self._deltas.repairs.items():
+            count(self.counts.repairs, kind, number)
         self._points.add_lines(lines)
         self.counts.delta_points += len(lines)
         self.counts.points += len(lines)
