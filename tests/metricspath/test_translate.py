@@ -69,6 +69,12 @@ def test_prefixes_stand_before_the_name() -> None:
     )
 
 
+def test_a_prefix_that_no_name_can_hold_is_cleaned_with_the_name() -> None:
+    for mode in ("default", "collector"):
+        [point] = scrape("a_b 1\n", mode=mode, prefix="\u00e9+", common_prefix="a b").points()
+        assert point.name == "a-b.---a.b.value"
+
+
 def test_a_rules_prefix_can_be_stripped_also_from_typed_families() -> None:
     body = '# TYPE federate:h histogram\nfederate:h_bucket{le="1"} 1\nfederate:h_count 1\n'
     assert names_of(body, strip_prefix="federate:") == [("h.bucket", "1"), ("h.count", "")]

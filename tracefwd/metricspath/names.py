@@ -130,11 +130,11 @@ class Names:
             "none",
         )
         plan.reason = self._judge(plan.final)
-        name = wire_name(plan.final.replace("+", "-"))
+        name = wire_name(self._wire_prefix + plan.final)
         if self._deltas.patterns and part not in ("gauge", "quantile", ".gauge"):
             plan.is_delta = self._deltas.matches(plan.final) and not plan.is_grouped
         mark = "\u2206" if plan.is_delta else ""
-        plan.wire = f'"{mark}{self._wire_prefix}{name}"'
+        plan.wire = f'"{mark}{name}"'
         if not self.is_collector and not plan.reason and len(plan.wire) - 2 > POINT_NAME_LENGTH_MAX:
             plan.reason = "name_too_long"
         self._seen(plan.final)
