@@ -209,6 +209,13 @@ def test_a_mistake_stops_the_start_and_says_what_to_write(
     assert told in problems_of(tmp_path, source)
 
 
+@pytest.mark.parametrize("cluster", ["", " ", "-", " / "])
+def test_a_cluster_that_would_be_on_no_point_is_refused(tmp_path: Path, cluster: str) -> None:
+    told = problems_of(tmp_path, {"url": "http://p/m"}, metrics={"cluster": cluster})
+    assert f"metrics.cluster = {cluster!r}" in told
+    assert "write the cluster's name" in told
+
+
 def test_two_sources_of_one_name_are_refused(tmp_path: Path) -> None:
     one, two = "http://p/federate?match[]={a}", "http://p/federate?match[]={b}"
     told = problems_of(tmp_path, {"url": one}, {"url": two})

@@ -91,8 +91,12 @@ def _check_http(http: HttpConfigSettings, key: str, report: Report) -> None:
 
 def _check_translation(settings: Settings, report: Report) -> None:
     """A glob that cannot be read would let everything through, or nothing: neither was meant."""
-    from tracefwd.metricspath import filters, translate  # only who scrapes pays for them
+    from tracefwd.metricspath import filters, tags, translate  # only who scrapes pays for them
 
+    cluster = settings.metrics.cluster
+    if cluster.strip(tags.BLANKS) in tags.EMPTY_VALUES and not report.is_broken("metrics.cluster"):
+        reason = "says nothing, but dashboards select by it; write the cluster's name"
+        report.refuse("metrics.cluster", reason, shown=cluster)
     sentences = filters.check(settings.metrics.filters, "metrics.filters")
     for index, source in enumerate(settings.prometheus_sources):
         sentences += translate.check(source, f"{_KEY}[{index}]")
