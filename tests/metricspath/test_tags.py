@@ -117,6 +117,12 @@ def test_a_series_that_the_budget_makes_equal_to_another_is_counted() -> None:
     assert result.counts.dropped == {"collided": 1}
 
 
+@pytest.mark.parametrize("mode", ["default", "collector"])
+def test_a_point_has_a_source_whatever_the_options_leave_out(mode: str) -> None:
+    [point] = scrape("a 1\n", mode=mode, source="", common_source="").points()
+    assert point.source == "prom_source"
+
+
 def test_an_over_long_source_is_cut() -> None:
     result = scrape("r 1\n", source="s" * 200)
     assert [p.source for p in result.points()] == ["s" * 128]

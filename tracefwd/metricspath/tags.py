@@ -89,7 +89,7 @@ class TagRules:
         filters: tuple[Filter, Filter],
     ) -> None:
         self._own = {key: value for key, value in source.tags.items() if value}
-        self._source = source.source or metrics.source
+        self._source = source.source or metrics.source or DEFAULT_SOURCE
         self._cluster = metrics.cluster
         self._common = {key: value for key, value in metrics.tags.items() if key != CLUSTER}
         self._filter, self._common_filter = filters
