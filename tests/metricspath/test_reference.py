@@ -230,6 +230,12 @@ def test_an_openmetrics_body_without_its_end_says_so() -> None:
     assert scrape(cut).scrape.has_ended
 
 
+def test_openmetrics_is_known_by_its_type_in_any_case() -> None:
+    result = scrape("a 1 1795352600.5\n", content_type="Application/OpenMetrics-Text")
+    assert [point.time_s for point in result.points()] == [1795352600]
+    assert not result.scrape.has_ended
+
+
 @pytest.mark.parametrize("end", ["# EOF", "# EOF\r\n"])
 def test_an_openmetrics_body_may_end_with_its_mark(end: str) -> None:
     result = scrape(f"a 1\n{end}", content_type="application/openmetrics-text")

@@ -51,7 +51,7 @@ class Translation:
 
     def begin(self, now_s: float, content_type: str = "") -> "Scrape":
         """A body that is scraped at ``now_s`` (epoch seconds); its content type tells OpenMetrics from text 0.0.4."""
-        return Scrape(self._tables, now_s, is_openmetrics=_OPENMETRICS in content_type)
+        return Scrape(self._tables, now_s, is_openmetrics=_OPENMETRICS in content_type.lower())
 
     def report(self) -> Report:
         """Since the start, over all scrapes."""
