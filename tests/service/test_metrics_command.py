@@ -122,7 +122,7 @@ def test_a_file_without_a_sample_fails(
     body.write_text("")
     capfdbinary.readouterr()
     assert cli.main(["convert", "--metrics", str(body)]) == 1
-    assert b"body.txt: it holds no sample" in capfdbinary.readouterr().err
+    assert b"body.txt: holds no sample; give " in capfdbinary.readouterr().err
 
 
 def test_bad_lines_are_shown_with_their_numbers(

@@ -144,8 +144,6 @@ def _complain(file: str, scrape: Scrape) -> None:
     ):
         if table:
             print(f"tracefwd: {file}: {title}: {_listed(table)}", file=sys.stderr)
-    if not counts.samples:
-        print(f"tracefwd: {file}: it holds no sample", file=sys.stderr)
 
 
 def _text(facts: dict[str, Any]) -> Iterator[str]:
