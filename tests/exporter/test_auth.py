@@ -146,6 +146,14 @@ async def test_an_api_token_is_exchanged_as_the_vendors_sdk_does(
     assert "Authorization" not in request.headers
 
 
+async def test_a_grant_with_two_long_tokens_is_read_whole(csp: CspToken, remote: Any) -> None:
+    token = "a" * 20_000
+    remote.default = web.json_response(
+        {"id_token": "i" * 20_000, "expires_in": 1799, "access_token": token}
+    )
+    assert await csp.header() == f"Bearer {token}"
+
+
 @pytest.mark.parametrize("org_id", ["", "org 1"])
 async def test_an_oauth_app_is_exchanged_with_basic_authorization(
     remote: Any, client: HttpClient, token_file: Path, org_id: str

@@ -180,6 +180,16 @@ async def test_partial_success_counts_what_was_refused_and_says_why(
         assert any("four are too old" in line for line in target.problems())
 
 
+async def test_a_partial_success_with_many_words_is_counted_too(remote: ScriptedTarget) -> None:
+    told = ExportTraceServiceResponse()
+    told.partial_success.rejected_spans = 4
+    told.partial_success.error_message = "one is too old; " * 5_000
+    remote.script.append(web.Response(status=200, body=told.SerializeToString()))
+    async with running(url=remote.url) as target:
+        account = await deliver(target, spans(10))
+    assert (account["delivered"], account["rejected"]) == (6, {"refused": 4})
+
+
 async def test_no_more_can_be_refused_than_was_sent(remote: ScriptedTarget) -> None:
     told = ExportMetricsServiceResponse()
     told.partial_success.rejected_data_points = 1_000

@@ -27,8 +27,9 @@ from tracefwd.exporter.trust import trusting
 from tracefwd.model import Signal
 from tracefwd.settings import ExporterSettings, TargetSettings
 
-# Of an answer's body: more than any target's explanation, and enough to reuse the connection afterwards.
-ANSWER_BYTES_MAX = 4_096
+# Of an answer's body.  Some are needed whole: a grant with two tokens of many claims, a partial success whose message
+# names thousands of records.
+ANSWER_BYTES_MAX = 2**20
 
 
 class UnreachableError(TracefwdError):
@@ -180,7 +181,7 @@ def is_loopback(host: str) -> bool:
 
 async def _beginning(answer: aiohttp.ClientResponse) -> bytes:
     """The first bytes of the body; none if it broke off, because the status has said what matters."""
-    data = b""
+    data = bytearray()
     try:
         while len(data) < ANSWER_BYTES_MAX:
             chunk = await answer.content.read(ANSWER_BYTES_MAX - len(data))
@@ -189,7 +190,7 @@ async def _beginning(answer: aiohttp.ClientResponse) -> bytes:
             data += chunk
     except (aiohttp.ClientError, OSError):
         return b""
-    return data
+    return bytes(data)
 
 
 def _translated(failure: BaseException) -> UnreachableError:

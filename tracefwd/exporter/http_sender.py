@@ -17,6 +17,8 @@ from tracefwd.model import Outcome
 
 # Of an answer's text, shown to a person: the first sentence, not a page.
 DETAIL_LENGTH_MAX = 200
+# Of that text, where the sentence is looked for.
+_TEXT_LENGTH_MAX = 4_096
 _CONTENT_TYPES = {
     "proxy": "text/plain; charset=utf-8",
     "direct": "application/octet-stream",
@@ -141,5 +143,5 @@ def masked(text: str, secrets: Iterable[str]) -> str:
 
 def shown_words(text: str, secrets: Iterable[str]) -> str:
     """A target's words on one line, short, without secrets of ours."""
-    text = _BLANKS.sub(" ", masked(text, secrets)).strip()
+    text = _BLANKS.sub(" ", masked(text[:_TEXT_LENGTH_MAX], secrets)).strip()
     return text if len(text) <= DETAIL_LENGTH_MAX else text[: DETAIL_LENGTH_MAX - 3] + "..."
