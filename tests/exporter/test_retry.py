@@ -1,7 +1,7 @@
 from datetime import UTC, datetime
 from email.utils import format_datetime
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tracefwd.exporter.retry import RETRY_AFTER_MAX_S, backoff_s, retry_after_ms
@@ -52,6 +52,8 @@ def test_retry_after_is_bounded_on_both_sides() -> None:
     assert retry_after_ms("Mon, 01 Jan 0001 00:00:00 +1400", NOW_S) == 0
 
 
+@example("Wed, 21 Oct 2015 07:28:00 +99999999999999999999")
+@example("Wed, 21 Oct 99999999999999999999 07:28:00 GMT")
 @given(text=st.text(max_size=40) | st.from_regex(r"\w{3}, \d{1,3} \w{3} \d{1,6} [\d:]{1,9} .{0,6}"))
 @settings(deadline=None, max_examples=200)
 def test_an_unreadable_retry_after_is_none_and_never_an_error(text: str) -> None:

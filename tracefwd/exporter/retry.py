@@ -37,7 +37,7 @@ def retry_after_ms(header: str | None, now_s: float) -> int | None:
     else:
         try:
             moment = parsedate_to_datetime(text)
-        except ValueError:
+        except (ValueError, OverflowError):  # the latter for numbers beyond a machine's
             return None
         # A date without a zone is GMT by the RFC.
         moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
