@@ -1,3 +1,4 @@
+import asyncio
 import gzip
 import shutil
 import socket
@@ -149,6 +150,32 @@ async def test_a_redirect_is_not_followed_and_its_goal_is_shown(
     assert f"{second_remote.url}/x;" in outcome.detail
     assert "secret" not in outcome.detail
     assert "u:p" not in outcome.detail
+
+
+@pytest.mark.parametrize(
+    ("goal", "shown"),
+    [
+        (b"http://[half/x", "to what is no URL;"),
+        ("http://a\u2100b/".encode(), "to what is no URL;"),
+        (b"http://other/caf\xe9", "to http://other/caf\ufffd;"),
+        (b"http://other/" + b"z" * 5_000, "...;"),
+    ],
+)
+async def test_a_redirect_to_nonsense_is_a_refusal_in_words_that_json_can_hold(
+    exporter: ExporterSettings, goal: bytes, shown: str
+) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 302 Found\r\nLocation: " + goal + b"\r\nContent-Length: 0\r\n\r\n")
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        outcome = await send(f"http://127.0.0.1:{port}", exporter)
+    assert (outcome.verdict, outcome.reason) == ("rejected", "http_302")
+    assert shown in outcome.detail
+    assert len(outcome.detail.encode()) < 400
 
 
 async def test_retry_after_is_passed_on(remote: Any, exporter: ExporterSettings) -> None:

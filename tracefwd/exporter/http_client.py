@@ -130,7 +130,7 @@ class HttpClient:
                     status=answer.status,
                     body=await _beginning(answer),
                     retry_after=answer.headers.get("Retry-After"),
-                    location=answer.headers.get("Location"),
+                    location=_readable(answer.headers.get("Location")),
                     date=answer.headers.get("Date"),
                 )
         except CertificateError as problem:
@@ -177,6 +177,13 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _readable(header: str | None) -> str | None:
+    """Bytes that are no UTF-8 come as surrogates, which no log and no JSON can hold."""
+    if header is None:
+        return None
+    return header.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 async def _beginning(answer: aiohttp.ClientResponse) -> bytes:

@@ -104,13 +104,19 @@ class HttpSender:
     def _detail(self, answer: Response) -> str:
         words = f"HTTP {answer.status}"
         if answer.status // 100 == 3:
-            words += f" to {shown(self._masked(answer.location or 'nowhere'))}; {_REDIRECT}"
+            words += f" to {self._goal(answer.location or 'nowhere')}; {_REDIRECT}"
         elif answer.status in (401, 403) and (answer.status == 401 or self._kind != "proxy"):
             words += f"; {self._auth.advice()}"
         elif answer.status in _ADVICE:
             words += f"; {_ADVICE[answer.status]}"
         text = self._shown(self._words(answer))
         return f"{words}: {text}" if text else words
+
+    def _goal(self, location: str) -> str:
+        try:
+            return self._shown(shown(self._masked(location)))
+        except ValueError:
+            return "what is no URL"
 
     def _words(self, answer: Response) -> str:
         """What the target says for a person."""
