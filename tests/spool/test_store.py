@@ -55,6 +55,10 @@ class RefusingDisk(Disk):
         self._ask("replace")
         super().replace(source, target)
 
+    def sync_folder(self, folder: Path) -> None:
+        self._ask("sync_folder")
+        super().sync_folder(folder)
+
     def remove(self, path: Path) -> None:
         self._ask("remove")
         super().remove(path)
@@ -444,6 +448,13 @@ async def test_a_disk_that_refuses_shuts_the_spool_loudly_until_it_is_back(
     assert here.sample("bytes") == {(): 2 * BLOCK_BYTES}
     await here.again()  # whatever half of a file was left
     assert len(here.files) == 2
+
+
+async def test_what_was_not_synced_is_in_memory_alone(room: MakeRoom) -> None:
+    here = await room(durability="fsync")
+    here.disk.refuses = {"sync_folder": errno.EIO}
+    assert not await here.put()
+    assert here.files == []
 
 
 @pytest.mark.usefixtures("quick_probe")

@@ -126,7 +126,11 @@ class BatchFolder:
             self._discard(unfinished)
             raise
         if self._sync:
-            self._disk.sync_folder(self.folder)
+            try:
+                self._disk.sync_folder(self.folder)
+            except OSError:
+                self._discard(path)  # else the next process would find what stays in memory here
+                raise
         return len(content)
 
     def read_header(self, named: Named) -> Stored:
@@ -236,7 +240,7 @@ class BatchFolder:
         return content
 
     def _discard(self, path: Path) -> None:
-        """As well as it goes: the disk has just failed; ``clear_unfinished`` gets the rest at the next start."""
+        """As well as it goes: the disk has just failed; ``clear_unfinished`` gets unnamed ones at the next start."""
         try:
             self._disk.remove(path)
         except OSError:
