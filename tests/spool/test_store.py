@@ -450,6 +450,18 @@ async def test_a_disk_that_refuses_shuts_the_spool_loudly_until_it_is_back(
     assert len(here.files) == 2
 
 
+@pytest.mark.usefixtures("quick_probe")
+async def test_why_a_disk_refuses_is_said_for_as_long_as_it_does(room: MakeRoom) -> None:
+    here = await room()
+    here.disk.refuses = {"create": errno.EROFS}
+    assert not await here.put()
+    for _ in range(3):
+        assert "is not written to: refused" in here.store.problems()[0]
+        probes = here.sample("errors_total")[("write",)]
+        while here.sample("errors_total")[("write",)] == probes:  # noqa: ASYNC110 - a probe tells nobody
+            await asyncio.sleep(0.001)
+
+
 async def test_what_was_not_synced_is_in_memory_alone(room: MakeRoom) -> None:
     here = await room(durability="fsync")
     here.disk.refuses = {"sync_folder": errno.EIO}

@@ -191,8 +191,10 @@ class BatchFolder:
         path = self.folder / f"probe{_SUFFIX_OPEN}"
         try:
             self._fill(path, bytes(_HEADER_BYTES_FIRST))
-        finally:
-            self._disk.remove(path)
+        except OSError:
+            self._discard(path)  # whose own failure says less than the first
+            raise
+        self._disk.remove(path)
 
     def take_over(
         self, other: "BatchFolder", names: list[Named], number: int
