@@ -37,6 +37,7 @@ from tracefwd.settings import (
     SpoolSettings,
     TargetSettings,
 )
+from tracefwd.spool import frames
 from tracefwd.spool.disk import Disk
 
 NOW_US = 1_795_400_000_000_000
@@ -486,6 +487,30 @@ async def test_batches_of_a_target_that_has_another_name_now_go_to_the_primary(
     assert last.durable.problems() == []
     await last.leave()
     assert world.sink.again == []
+
+
+async def test_lines_whose_lane_has_lost_its_name_are_a_counted_loss(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.outage()
+    one = await world.body(name="old")
+    await one.post(world.spans(30))
+    await one.die()
+    for path in world.root.rglob("data-*.log"):
+        log = bytearray(path.read_bytes())
+        # A segment begins with the lanes' names.
+        assert frames.HEAD.unpack_from(log)[2] == frames.START
+        log[frames.HEAD_BYTES] ^= 1
+        path.write_bytes(log)
+    world.sink.calm()
+    heir = await world.body(name="new")
+    await heir.until(lambda: not heir.ledger["held"])
+    assert heir.ledger["received"] == 30
+    assert heir.ledger["dropped"] == {"crash": 30}
+    assert "30 lines of" in caplog.text
+    await heir.post(world.spans(5))
+    await heir.delivers(5)
+    await heir.leave()
 
 
 async def test_a_sibling_takes_over_late_and_says_whose(world: World) -> None:

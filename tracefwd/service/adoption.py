@@ -278,6 +278,8 @@ class Adoption:
         offers: list[tuple[Target, Payload]] = []
         gained: history.Totals = {}
         for lane, items, data in unit.payloads:
+            if not _is_named(lane):
+                continue
             target, signal = self._way_of(lane)
             payload = Payload(signal, data, items)
             offers.append((target, payload))
@@ -297,7 +299,7 @@ class Adoption:
             self._pipeline.offer_again(target, payload, seq)
 
     def _lose_unread(self, estate: Estate) -> None:
-        """Lines that could be counted, and then not be read."""
+        """Lines that could be counted, and then not be read, or of which nobody knows what they are."""
         for lane, items in estate.outstanding.items():
             if items <= 0:
                 continue
@@ -354,7 +356,9 @@ class Adoption:
     # Names.
 
     def _way_of(self, lane: str) -> tuple[Target, Signal]:
-        """A target that is configured no longer leaves its lines to the primary."""
+        """A target that is configured no longer leaves its lines to the primary; without a name they count as spans."""
+        if not _is_named(lane):
+            return self._primary, Signal.SPANS
         name, _, signal = lane.rpartition("/")
         return self._targets.get(name, self._primary), Signal(signal)
 
@@ -365,3 +369,8 @@ class Adoption:
         if target is self._primary and signal is Signal.SPANS:
             names.append(signal.value)
         return names
+
+
+def _is_named(lane: str) -> bool:
+    """Not if damage took its name, and no target here has it."""
+    return "/" in lane
