@@ -6,6 +6,7 @@ import gzip
 import shutil
 import threading
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 from random import Random
@@ -240,6 +241,20 @@ async def test_what_memory_cannot_hold_is_late_and_not_lost(room: MakeRoom, unti
     assert sorted(here.delivered) == lines_of(*range(500))
     await until(lambda: not here.files)
     here.check()
+
+
+@pytest.mark.parametrize("queue_bytes_max", [100, 60])
+async def test_a_batch_that_nearly_fills_the_queue_comes_back_and_holds_up_none(
+    room: MakeRoom, until: Until, queue_bytes_max: int
+) -> None:
+    here = await room(after=0.01)
+    await here.fill_spool(3, until)
+    await until(lambda: len(here.files) == 3)
+    here.settings = replace(here.settings, queue_bytes_max=queue_bytes_max)
+    await here.restart()
+    here.sender.judge = lambda lines: DELIVERED
+    await until(lambda: len(here.delivered) == 15)
+    assert here.lane.account.dropped == {}
 
 
 async def test_a_burst_is_not_lost_to_a_slow_disk(room: MakeRoom, until: Until) -> None:

@@ -6,7 +6,8 @@
    ones are packed together.  It counts as held in memory until it is on disk, and on the shelf from then on.
 2. A batch that is loaded keeps its file until all of its lines are over: whatever fails goes back to the shelf, and
    costs no memory there.
-3. At most as many are loaded as may fly at once, and only where there is room for them without a new spill.
+3. At most as many are loaded as may fly at once, and only where there is room for them without a new spill; one for
+   which there never is goes alone.
 """
 
 import asyncio
@@ -125,10 +126,13 @@ class Backlog:
         held, full = self._held, self._queue_bytes_max
         if held.size_bytes - held.storing_bytes <= SPILL_FROM * full or not self.shelf.usable:
             return
+        waiting = self._waiting()
+        if not waiting:
+            return
         self.unload()
         most = held.size_bytes - held.storing_bytes - SPILL_TO * full
         chosen: list[Batch] = []
-        for batch in self._waiting():
+        for batch in waiting:
             if most <= 0:
                 break
             most -= len(batch.data)
@@ -216,11 +220,18 @@ class Backlog:
             stored = self.shelf.next(now)
             if stored is None:
                 return
-            if held.size_bytes + stored.size_bytes > SPILL_FROM * self._queue_bytes_max:
+            if not self._has_room_for(stored):
                 self.shelf.put_back(stored, now)
                 return
             held.start_loading(stored)
             self.shelf.read(stored).add_done_callback(partial(self._loaded, stored))
+
+    def _has_room_for(self, stored: Stored) -> bool:
+        """One that is larger than all of the queue, which was made smaller, comes when nothing else is there."""
+        held = self._held
+        is_alone = held.size_bytes == held.open_bytes
+        most = self._queue_bytes_max * (1.0 if is_alone else SPILL_FROM)
+        return held.size_bytes + stored.size_bytes <= most or held.size_bytes == 0
 
     def due_at(self, now: float) -> float:
         """When ``load`` is worth calling again, if nothing has landed before.

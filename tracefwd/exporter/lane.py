@@ -8,7 +8,8 @@
 
 1. Every item is in exactly one of these places (``held`` asks them) or has been counted as delivered, rejected,
    dropped or blocked.  All moves happen in plain calls without ``await``, so this holds at every instant.
-2. The bytes in memory stay within ``queue_bytes_max``, beside those that the disk is writing just now.  Near it, and
+2. The bytes in memory stay within ``queue_bytes_max``, beside those that the disk is writing just now, and but for a
+   lone batch of the spool that is larger, because ``queue_bytes_max`` was made smaller since.  Near it, and
    after ``spool.after``, batches go to the spool, if there is one (``backlog.py``); above it the oldest batch that is
    not in flight is pushed out.  Bytes are those that will be sent: a batch is compressed when it is closed.
 3. At most ``concurrency`` requests are under way.  A batch that waits after a failure occupies none of them, so
