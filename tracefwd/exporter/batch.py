@@ -53,6 +53,11 @@ class Batch:
         # The whole of this batch on disk: there it may wait, and cost no memory.
         self.stored: Stored | None = None
 
+    @property
+    def in_spool(self) -> bool:
+        """Whether its lines, or more, have a file there."""
+        return self.origin is not None and self.origin.stored is not None
+
 
 def cut(data: bytes, *, bytes_max: int, items_max: int) -> Iterator[tuple[bytes, int]]:
     """Pieces of at most ``bytes_max`` and ``items_max`` lines, each with its number of lines."""

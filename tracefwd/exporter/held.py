@@ -6,6 +6,7 @@ asked of them, for the ledger and for the bound.  No policy and no clock here: t
 
 import asyncio
 from collections import deque
+from collections.abc import Iterator
 from itertools import chain
 
 from tracefwd.exporter.batch import Batch
@@ -98,6 +99,13 @@ class Held:
         born = [flight.batch.born for flight in self.flights.values()]
         oldest = self.oldest()
         return min(born if oldest is None else [*born, oldest.born], default=None)
+
+    def take_aged(self, now: float, age_max: float) -> Iterator[Batch]:
+        """Out for good: those that are so old; what the spool has, whole or in pieces, stays."""
+        for place in (self.queue, self.old):
+            while place and now - place[0].born >= age_max and not place[0].in_spool:
+                self.leave(place[0])
+                yield place.popleft()
 
     def longest_waiting(self) -> Batch | None:
         """The batch whose wait ends first."""

@@ -197,9 +197,7 @@ class Lane:
         return self._backlog is not None and self._backlog.shelf.items > 0
 
     def _expire(self, now: float) -> None:
-        while self._held.queue and now - self._held.queue[0].born >= self._age_max:
-            batch = self._held.queue.popleft()
-            self._held.leave(batch)
+        for batch in self._held.take_aged(now, self._age_max):
             self.books.dropped(batch, "retries_exhausted")
 
     def _next(self, *, probe: bool) -> Batch | None:
