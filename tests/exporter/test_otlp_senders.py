@@ -338,6 +338,16 @@ async def test_refused_credentials_over_grpc_pause_and_keep() -> None:
         assert "UNAUTHENTICATED" in target.problems()[0]
 
 
+async def test_what_never_left_for_want_of_a_connection_is_not_maybe_doubled() -> None:
+    async with running(url="http://127.0.0.1:1", protocol="grpc") as target:
+        target.offer(spans(3))
+        attempts = ("primary", "spans", "grpc_unavailable")
+        await until_true(
+            lambda: target.samples()["tracefwd_exporter_requests_total"].get(attempts, 0) > 2
+        )
+        assert target.again[Signal.SPANS].items == 0
+
+
 async def test_a_message_above_the_servers_limit_goes_in_halves() -> None:
     receiver = Receiver()
     too_large = "Received message larger than max (5000 vs. 4096)"

@@ -34,6 +34,8 @@ _PORT = 4317
 _LAST_CALLS_S = 30.0
 # Calls after which nobody knows whether the records arrived.
 _AMBIGUOUS = frozenset({"CANCELLED", "DEADLINE_EXCEEDED", "UNAVAILABLE", "UNKNOWN", "ABORTED"})
+# How gRPC words it when there was no connection to send anything over.
+_UNSENT = ("failed to connect to all addresses", "errors resolving ", "DNS resolution failed")
 
 
 class GrpcChannel:
@@ -174,7 +176,7 @@ class OtlpGrpcSender:
             f"grpc_{code.lower()}",
             f"{words}: {text}" if text else words,
             wait_ms,
-            ambiguous=code in _AMBIGUOUS,
+            ambiguous=code in _AMBIGUOUS and not details.startswith(_UNSENT),
         )
 
     def _secrets(self) -> tuple[str, ...]:
