@@ -412,6 +412,20 @@ def emulate() -> Callable[..., subprocess.Popen[str]]:
     return start
 
 
+def test_run_obeys_before_it_has_read_its_configuration(tmp_path):
+    """No default of the kernel's: one kills, and none reaches a container's first process."""
+    file = tmp_path / "tracefwd.yaml"
+    os.mkfifo(file)
+    command = [sys.executable, "-m", "tracefwd", "run", "--config", str(file)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        # Opens as soon as it is being read, and keeps the reader waiting.
+        with file.open("w"):
+            process.send_signal(signal.SIGHUP)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0
+        assert process.stdout.read() == b""
+
+
 def test_emulate_says_where_it_listens_and_ends_with_its_totals(emulate):
     with emulate("--listen", "127.0.0.1:0", "--trace-listen", "127.0.0.1:0") as process:
         first, second = process.stdout.readline(), process.stdout.readline()

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from tracefwd.errors import ConfigError, TracefwdError
-from tracefwd.service import loading, output
+from tracefwd.service import loading, output, signals
 from tracefwd.service.arguments import (
     Parser,
     UsageError,
@@ -52,6 +52,7 @@ class Command(NamedTuple):
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    signals.before_the_loop()
     loaded = loading.load_checked(arguments)
     if loaded.wavefront is not None:
         from tracefwd.service import import_conf, logs

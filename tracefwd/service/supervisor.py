@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tracefwd import __version__, metrics
 from tracefwd.errors import StartError
-from tracefwd.service import logs, reload, sockets, tally
+from tracefwd.service import logs, reload, signals, sockets, tally
 from tracefwd.service.child import DRAIN_GRACE_S
 from tracefwd.service.slot import Slot
 from tracefwd.service.source_checks import wants_scraper
@@ -412,10 +412,7 @@ async def _run(loaded: "Loaded", reread: Callable[[], "Loaded"] | None) -> int:
     try:
         return await _serve(loaded, reread)
     finally:
-        # Its handlers end with the loop: while the interpreter closes, a signal would kill us and spoil the exit code.
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            asyncio.get_running_loop().remove_signal_handler(number)
-            signal.signal(number, signal.SIG_IGN)
+        signals.after_the_loop(asyncio.get_running_loop())
 
 
 async def _serve(loaded: "Loaded", reread: Callable[[], "Loaded"] | None) -> int:
