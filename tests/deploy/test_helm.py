@@ -203,6 +203,9 @@ MISTAKES: dict[str, Object] = {
         "spool": {"bytesMax": "2GiB"},
         "config": {"service": {"workers": 4}},
     },
+    "terminationGracePeriodSeconds: pre_stop_delay (5s) and drain_timeout (1m30s) together are more than 45 s": {
+        "config": {"service": {"drain_timeout": "1m30s"}}
+    },
     # A section whose lines are all comments.
     "missing property 'spool'": {"spool": None},
     "'/metrics': missing property 'prometheus'": {"metrics": {"prometheus": None}},
@@ -233,6 +236,29 @@ def test_a_volume_that_is_just_large_enough_is_taken() -> None:
         {"config": {"spool": {"folder": "/var/lib/other", "bytes_max": "1TiB"}}},
     ):
         assert objects(render.chart(values))
+
+
+@needs_tools
+def test_kubelets_ask_the_admin_port_as_it_is_configured() -> None:
+    tls = {"admin": {"tls": {"cert_file": "/tls/tls.crt", "key_file": "/tls/tls.key"}}}
+    for values, scheme in (({}, None), ({"config": tls, "metrics": {"config": tls}}, "HTTPS")):
+        given = {**values, "metrics": {"enabled": True, **values.get("metrics", {})}}
+        asked = [
+            container[probe]["httpGet"].get("scheme")
+            for each in objects(render.chart(given))
+            if each["kind"] == "Deployment"
+            for container in each["spec"]["template"]["spec"]["containers"]
+            for probe in ("startupProbe", "livenessProbe", "readinessProbe")
+            if probe in container
+        ]
+        assert asked == [scheme] * 5
+
+
+@needs_tools
+def test_a_time_to_leave_that_is_just_long_enough_is_taken() -> None:
+    service = {"pre_stop_delay": "500ms", "drain_timeout": "1m29.5s"}
+    values = {"config": {"service": service}, "terminationGracePeriodSeconds": 90}
+    assert objects(render.chart(values))
 
 
 @needs_tools

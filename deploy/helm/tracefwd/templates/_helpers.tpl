@@ -89,6 +89,34 @@ service:
 {{- end -}}
 {{- end -}}
 
+{{/* A duration of tracefwd's, in seconds. */}}
+{{- define "tracefwd.seconds" -}}
+{{- $scale := dict "us" 1e-6 "ms" 1e-3 "s" 1.0 "m" 60.0 "h" 3600.0 -}}
+{{- $sum := 0.0 -}}
+{{- range regexFindAll "[0-9.]+[a-z]+" (toString .) -1 -}}
+{{- $unit := regexFind "[a-z]+$" . -}}
+{{- $sum = addf $sum (mulf (float64 (trimSuffix $unit .)) (get $scale $unit | default 0.0)) -}}
+{{- end -}}
+{{- $sum -}}
+{{- end -}}
+
+{{/* Nothing; fails for a pod that is killed before it has drained as long as it may. */}}
+{{- define "tracefwd.grace" -}}
+{{- $service := get (fromYaml (include "tracefwd.whole" .)) "service" -}}
+{{- $before := get $service "pre_stop_delay" | default "0s" -}}
+{{- $drain := get $service "drain_timeout" | default "0s" -}}
+{{- $needed := addf (float64 (include "tracefwd.seconds" $before)) (float64 (include "tracefwd.seconds" $drain)) -}}
+{{- if gt $needed (float64 .Values.terminationGracePeriodSeconds) -}}
+{{- fail (printf "terminationGracePeriodSeconds: pre_stop_delay (%v) and drain_timeout (%v) together are more than %v s" $before $drain .Values.terminationGracePeriodSeconds) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* How a kubelet asks the admin port of this configuration for a path: (list PATH CONFIG). */}}
+{{- define "tracefwd.probe" -}}
+{{- $tls := get (get (last .) "admin" | default dict) "tls" | default dict -}}
+{path: {{ first . }}, port: admin{{ if get $tls "cert_file" }}, scheme: HTTPS{{ end }}}
+{{- end -}}
+
 {{- define "tracefwd.metrics.selector" -}}
 app.kubernetes.io/name: tracefwd
 app.kubernetes.io/component: metrics
