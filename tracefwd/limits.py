@@ -32,6 +32,8 @@ REJECT_SAMPLES_MAX = 64
 # Memo tables (workloads, names, tag keys, rendered heads).  Each entry is under 1 KiB, so a table stays
 # under 8 MiB; a full table is emptied, because the few thousand live entries return within a second.
 MEMO_ENTRIES_MAX = 8_192
+# Characters of a text that such a table keeps where a line of an exposition may hold many more.
+MEMO_TEXT_LENGTH_MAX = 1_024
 # Keys of plain spans' tags that a decoder has a place for.  Envoy and Istio write about forty in all their versions,
 # operators add a few; each place costs every span a few nanoseconds.
 TAG_RECORD_KEYS_MAX = 64

@@ -2,12 +2,14 @@
 
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Iterable
 
 import pytest
 
 from tests.metricspath.parts import NOW_S, scrape, translation
 from tracefwd.limits import FAMILY_POINTS_MAX, MEMO_ENTRIES_MAX
+from tracefwd.settings import FilterSettings
 
 _PROGRAM = """
 import resource, sys
@@ -82,6 +84,37 @@ def test_a_family_in_an_unusual_layout_is_sent_in_parts_too(line: str) -> None:
     assert begun.counts.points == 2 * FAMILY_POINTS_MAX
     sent += sum(payload.items for payload in begun.finish(complete=True))
     assert sent == begun.counts.points == 2 * FAMILY_POINTS_MAX + 1
+
+
+def test_long_texts_are_not_remembered() -> None:
+    """Eight megabytes in names, labels, values and times.  Blocks of labels are: up to so many characters in all."""
+    filters = FilterSettings(metricTagAllowList={"app": ["a*"]})
+    lines = [
+        line.format(f"{number:08}" + "9" * 20_000)
+        for number in range(100)
+        for line in (
+            'x {{app="a{0}"}} 1\n',
+            'x {{a{0}="1"}} 1\n',
+            "x{0} 1\n",
+            "x 0{0}\n",
+            "x 1 0{0}\n",
+        )
+    ]
+    source = translation(filters=filters)
+    tracemalloc.start()
+    try:
+        begun = source.begin(NOW_S)
+        for line in lines:
+            for _ in begun.feed(line.encode()):
+                pass
+        for _ in begun.finish(complete=True):
+            pass
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert begun.counts.samples + sum(begun.counts.bad_lines.values()) == len(lines)
+    blocks = sum(len(line) for line in lines if "{" in line)
+    assert kept < blocks + 2**20
 
 
 def test_types_that_nothing_follows_are_not_all_remembered() -> None:

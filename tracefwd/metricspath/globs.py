@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tracefwd.errors import TracefwdError
-from tracefwd.limits import MEMO_ENTRIES_MAX
+from tracefwd.metricspath.memo import remember
 
 # Longest pattern that is taken, and deepest nesting: operators write 40 characters and one level.
 _LENGTH_MAX = 2_000
@@ -39,13 +39,11 @@ class Globs:
     def matches(self, text: str) -> bool:
         known = self._memo.get(text)
         if known is None:
-            if len(self._memo) >= MEMO_ENTRIES_MAX:
-                self._memo.clear()
             # Lone surrogates are in no decoded body, but RE2 would refuse them.
             known = self._expression is not None and bool(
                 self._expression.fullmatch(text.encode("utf-8", "replace"))
             )
-            self._memo[text] = known
+            remember(self._memo, text, known, length=len(text))
         return known
 
 

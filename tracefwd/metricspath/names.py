@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 from tracefwd.limits import MEMO_ENTRIES_MAX, POINT_NAME_LENGTH_MAX
 from tracefwd.metricspath.globs import Globs
+from tracefwd.metricspath.memo import remember
 from tracefwd.metricspath.parser import NAME, Comment
 from tracefwd.metricspath.tags import wire_name
 from tracefwd.settings import MetricsSettings, PrometheusSourceSettings
@@ -115,9 +116,7 @@ class Names:
         key = (kind, family, part)
         known = self._plans.get(key)
         if known is None:
-            if len(self._plans) >= MEMO_ENTRIES_MAX:
-                self._plans.clear()
-            known = self._plans[key] = self._make(kind, family, part)
+            known = remember(self._plans, key, self._make(kind, family, part), length=len(family))
         return known
 
     def _make(self, kind: str, family: str, part: str) -> NamePlan:
@@ -197,9 +196,7 @@ class FamilyReader:
         self._had_samples = True
         found = self.known.get(name)
         if found is None:
-            if len(self.known) >= MEMO_ENTRIES_MAX:
-                self.known.clear()
-            found = self.known[name] = self._find(name)
+            found = remember(self.known, name, self._find(name), length=len(name))
         return found
 
     def value_plan(self, name: str) -> NamePlan:

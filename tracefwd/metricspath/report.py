@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
-from tracefwd.limits import REPORTED_NAMES_MAX
+from tracefwd.limits import POINT_NAME_LENGTH_MAX, REPORTED_NAMES_MAX
 from tracefwd.metricspath.globs import Globs
 from tracefwd.settings import FilterSettings
 
@@ -40,6 +40,7 @@ class Watch:
             ]
 
     def lost(self, name: str, reason: str, number: int) -> None:
+        name = name[:POINT_NAME_LENGTH_MAX]  # which no name that is sent exceeds
         reasons = self._not_sent.get(name)
         if reasons is None:
             is_full = len(self._not_sent) >= REPORTED_NAMES_MAX

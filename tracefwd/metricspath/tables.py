@@ -6,11 +6,12 @@ Every table is bounded; what is forgotten is worked out again.  Pure.
 import math
 
 from tracefwd.errors import ConfigError
-from tracefwd.limits import BLOCK_MEMO_CHARS_MAX, MEMO_ENTRIES_MAX
+from tracefwd.limits import BLOCK_MEMO_CHARS_MAX
 from tracefwd.metricspath import deltas, filters, go_numbers
 from tracefwd.metricspath.collector import CollectorTags
 from tracefwd.metricspath.filters import Filter
 from tracefwd.metricspath.histograms import Distributions
+from tracefwd.metricspath.memo import remember
 from tracefwd.metricspath.names import Names
 from tracefwd.metricspath.parser import read_labels
 from tracefwd.metricspath.report import Watch
@@ -88,7 +89,4 @@ class Tables:
             shown = "!infinite"
         else:
             shown = go_numbers.plain(number)
-        if len(self.values) >= MEMO_ENTRIES_MAX:
-            self.values.clear()
-        self.values[text] = shown
-        return shown
+        return remember(self.values, text, shown, length=len(text))

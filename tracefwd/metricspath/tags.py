@@ -13,12 +13,12 @@ from msgspec import Struct
 
 from tracefwd import naming
 from tracefwd.limits import (
-    MEMO_ENTRIES_MAX,
     POINT_TAG_KEY_LENGTH_MAX,
     POINT_TAG_PAIR_LENGTH_MAX,
     SOURCE_LENGTH_MAX,
 )
 from tracefwd.metricspath.filters import Filter, Tags
+from tracefwd.metricspath.memo import remember
 from tracefwd.settings import MetricsSettings, PrometheusSourceSettings
 
 # What Go's TrimSpace takes off.
@@ -137,7 +137,7 @@ class TagRules:
         """Key and quoted value as Wavefront takes them, "" for a value that says nothing; remembers what was fine."""
         value = raw.strip(BLANKS)
         if value in EMPTY_VALUES:
-            self._remember(self._values, raw, "")
+            remember(self._values, raw, "", length=len(raw))
             return key, ""
         name = key
         if key in _RESERVED or len(key) > POINT_TAG_KEY_LENGTH_MAX or not _PLAIN_KEY(key):
@@ -145,12 +145,12 @@ class TagRules:
             if name != key:
                 _count(repairs, "key_changed")
         else:
-            self._remember(self._keys, key, key)
+            remember(self._keys, key, key, length=len(key))
         room = POINT_TAG_PAIR_LENGTH_MAX - len(name)
         if len(value) > room or not value.isprintable() or not value.isascii():
             value = _clean_value(value, room, repairs)
         elif value[-1] != "\\" and len(value) <= _FITS_ALWAYS:
-            self._remember(self._values, raw, naming.quoted(value))
+            remember(self._values, raw, naming.quoted(value), length=len(raw))
         if value[-1] == "\\":
             _count(repairs, "trailing_backslash")
             value = naming.guard_end(naming.cut(value, room - 1))
@@ -163,13 +163,8 @@ class TagRules:
             _count(repairs, "source_cut")
             return naming.quoted(naming.guard_end(source))
         shown = naming.quoted(naming.guard_end(source)) or DEFAULT_SOURCE
-        self._remember(self._sources, text, shown)
+        remember(self._sources, text, shown, length=len(text))
         return shown
-
-    def _remember(self, table: Tags, text: str, known: str) -> None:
-        if len(table) >= MEMO_ENTRIES_MAX:
-            table.clear()
-        table[text] = known
 
     def _fit(self, pairs: Tags, repairs: dict[str, int]) -> None:
         """Take off tags until the rest is within the budget; the cluster is the last to go."""

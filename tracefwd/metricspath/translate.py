@@ -11,9 +11,10 @@ A ``Translation`` lasts as long as its source's settings and holds all memo tabl
 import math
 from collections.abc import Sequence
 
-from tracefwd.limits import FAMILY_POINTS_MAX, MEMO_ENTRIES_MAX
+from tracefwd.limits import FAMILY_POINTS_MAX
 from tracefwd.metricspath import go_numbers
 from tracefwd.metricspath.histograms import Family, Group
+from tracefwd.metricspath.memo import remember
 from tracefwd.metricspath.names import FamilyReader, NamePlan
 from tracefwd.metricspath.parser import (
     NAME,
@@ -297,10 +298,7 @@ class Scrape:
             shown = "!ahead"
         else:
             shown = str(math.floor(seconds))
-        if len(self._stamps) >= MEMO_ENTRIES_MAX:
-            self._stamps.clear()
-        self._stamps[text] = shown
-        return shown
+        return remember(self._stamps, text, shown, length=len(text))
 
     # Families
 
