@@ -679,7 +679,7 @@ def test_exit_codes_are_those_of_diff(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "1 x spans, tag error: another value (the Java proxy counts any value" in out
     assert "A: 'false'" in out
     assert "B: 'true'" in out
-    assert out.rstrip().endswith("different: 1 differences of 1 kinds")
+    assert out.rstrip().endswith("different: 1 difference of 1 kind")
     assert cli.main(["diff", a, str(tmp_path / "nowhere")]) == 2
     assert "nowhere" in capsys.readouterr().err
     assert cli.main(["diff", a]) == 2

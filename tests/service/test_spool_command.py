@@ -123,7 +123,7 @@ def test_ls_says_what_every_folder_holds(root: Path, capsys: pytest.CaptureFixtu
     shown = capsys.readouterr().out
     assert "slot-0.1  (left behind; journal " in shown
     assert "primary/spans" in shown
-    assert shown.endswith("1 folders, 7 lines\n")
+    assert shown.endswith("1 folder, 7 lines\n")
 
 
 def test_a_folder_that_a_worker_holds_is_said_to_be_held(

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from tracefwd.service import diff_lines, diff_series
 from tracefwd.service.diff_recording import Recording, load
 from tracefwd.service.diff_report import KINDS_SHOWN_MAX, Example, KindKey, Report
+from tracefwd.service.units import counted
 
 EQUAL, DIFFERENT = 0, 1
 EXAMPLES_DEFAULT = 3
@@ -104,7 +105,8 @@ def _text(a: Recording, b: Recording, report: Report) -> Iterator[str]:
     for note in report.notes:
         yield f"note: {note}"
     total = sum(kind.count for _, kind in kinds)
-    yield f"different: {total} differences of {len(kinds)} kinds" if kinds else "equal"
+    shown = f"{counted(total, 'difference')} of {counted(len(kinds), 'kind')}"
+    yield f"different: {shown}" if kinds else "equal"
 
 
 def _sentence(key: KindKey) -> str:

@@ -16,6 +16,7 @@ from enum import StrEnum
 from itertools import groupby
 
 from tracefwd.console.visible import visible
+from tracefwd.service.units import counted
 
 # A row's text: an address, a certificate's names, a target's words (``http_sender.DETAIL_LENGTH_MAX``) and ours.
 _TEXT_LENGTH_MAX = 600
@@ -109,15 +110,11 @@ def as_text(findings: Sequence[Finding], *, signs: bool, colour: bool) -> str:
 def _verdict(found: dict[str, int]) -> str:
     words = [
         f"{found['ok']} fine",
-        _counted(found["warning"], "warning", "warnings"),
+        counted(found["warning"], "warning"),
         f"{found['skipped']} skipped",
-        _counted(found["cross"], "cross", "crosses"),
+        counted(found["cross"], "cross", "crosses"),
     ]
     return ", ".join(words)
-
-
-def _counted(number: int, one: str, many: str) -> str:
-    return f"{number} {one if number == 1 else many}"
 
 
 __all__ = ["MACHINE", "Finding", "Mark", "Rows", "as_json", "as_text", "counts"]

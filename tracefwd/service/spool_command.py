@@ -22,7 +22,7 @@ from tracefwd.model import Signal, Stored
 from tracefwd.service import logs
 from tracefwd.service.arguments import UsageError
 from tracefwd.service.spool_roots import is_running, shown, worker_folders
-from tracefwd.service.units import format_duration, format_size
+from tracefwd.service.units import counted, format_duration, format_size
 from tracefwd.settings import Settings
 from tracefwd.spool.batch_file import BatchFolder, DamagedError, Named
 from tracefwd.spool.disk import Disk
@@ -88,7 +88,7 @@ def ls(root: Path, *, as_json: bool) -> int:
     for content in contents:
         _show(content, sys.stdout)
     lines = sum(c.lines + c.journal_lines for each in contents for c in each.lanes.values())
-    print(f"{len(contents)} folders, {lines:,} lines")
+    print(f"{counted(len(contents), 'folder')}, {counted(lines, 'line')}")
     return 0
 
 

@@ -112,6 +112,11 @@ def format_size(count: int) -> str:
     return f"{count}B"
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """``1 line``, ``1,000 lines``; ``many`` where it is not ``one`` with an s."""
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
+
+
 def parse_address(text: str) -> tuple[str, int]:
     """``HOST:PORT`` or ``[IPv6]:PORT``; port 0 lets the kernel choose.  The host comes without brackets."""
     host, colon, port = text.rpartition(":")
@@ -203,6 +208,7 @@ __all__ = [
     "UnitError",
     "check_query_url",
     "check_url",
+    "counted",
     "format_address",
     "format_duration",
     "format_size",

@@ -16,6 +16,7 @@ from tracefwd.errors import ConfigError
 from tracefwd.service.config import Loaded, check_files, load
 from tracefwd.service.logs import colour_allowed
 from tracefwd.service.source_checks import check_source_files
+from tracefwd.service.units import counted
 from tracefwd.settings import Settings
 
 
@@ -112,12 +113,8 @@ def _print(checks: list[Check], given: str, code: int) -> None:
             print(f"    warning: {warning}")
     count = sum(len(check.problems) for check in checks)
     warned = sum(len(check.warnings) for check in checks)
-    verdict = _counted(count, "problem") if code else "valid"
-    print(f"{verdict}, {_counted(warned, 'warning')}" if warned else verdict)
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun if count == 1 else f'{noun}s'}"
+    verdict = counted(count, "problem") if code else "valid"
+    print(f"{verdict}, {counted(warned, 'warning')}" if warned else verdict)
 
 
 __all__ = ["Check", "run"]
