@@ -149,6 +149,10 @@ texts = (
             "x" * 128,
             "x" * 129,
             "ü" * 65,
+            # Where two spans seem to meet.
+            "},{",
+            'a"},{"b',
+            "\\},{",
             "\ud800".encode("utf-8", "replace").decode(),
         ]
     )

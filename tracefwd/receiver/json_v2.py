@@ -143,14 +143,19 @@ class StrictReader:
         return Decoded(Encoding.JSON_V2, spans)
 
     def _read_apart(self, body: bytes, odd_place: int = -1) -> Decoded | None:
-        """Odd spans each by itself, the others together, so that these cost little more than without the odd ones.
+        """Odd spans each by itself, the others together, so that these cost little more than without the odd ones."""
+        parts = _parts(body)
+        spans = self._read_each(parts, odd_place) if parts else None
+        if spans is None:
+            try:
+                elements = [bytes(element) for element in _decode_elements(body)]
+            except _UNREADABLE:
+                return None
+            spans = self._read_each(elements, odd_place)
+        return None if spans is None else Decoded(Encoding.JSON_V2, spans)
 
-        Which are odd is guessed; a wrong guess costs time and nothing else.
-        """
-        try:
-            elements = [bytes(element) for element in _decode_elements(body)]
-        except _UNREADABLE:
-            return None
+    def _read_each(self, elements: list[bytes], odd_place: int) -> list[Span] | None:
+        """Which are odd is guessed; a wrong guess costs time and nothing else.  None if one is not strictly v2."""
         odd = [at == odd_place or _looks_odd(text) for at, text in enumerate(elements)]
         others = [text for text, is_odd in zip(elements, odd, strict=True) if not is_odd]
         together = self._read_together(others) if 0 < len(others) < len(elements) else None
@@ -163,7 +168,7 @@ class StrictReader:
             if span is None:
                 return None
             spans.append(span)
-        return Decoded(Encoding.JSON_V2, spans)
+        return spans
 
     def _read_together(self, elements: list[bytes]) -> Iterator[Span] | None:
         """Spans that are all plain, else None."""
@@ -282,6 +287,17 @@ class StrictReader:
         for span in spans:
             for text in (span.name, span.tags.user_agent):
                 self._blanks[text] = text.count(" ") if text.strip() == text else _BLANK_AT_EDGE
+
+
+def _parts(body: bytes) -> list[bytes]:
+    """Cut where the objects of a list seem to meet, a tenth of an odd body's cost cheaper than by the decoder.
+
+    If each part is JSON, they are the list's elements: it cannot be read in two ways.  A part of a string or of an
+    inner list is none.  Empty: the list is not written like that.
+    """
+    if not (body.startswith(b"[{") and body.endswith(b"}]")):
+        return []
+    return [b"{%b}" % part for part in body[2:-2].split(b"},{")]
 
 
 def _place_of(error: msgspec.ValidationError) -> int:
