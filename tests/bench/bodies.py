@@ -29,7 +29,8 @@ ODDITIES = {"escapes": _ESCAPE, "non-ascii": _FOREIGN, "over-long": _LONG}
 @dataclass(frozen=True)
 class Traffic:
     """``series``: 0 leaves the mesh's names; else spans are made to belong to as many RED series.
-    ``odd_share`` of the spans have their ``user_agent`` replaced by ``ODDITIES[oddity]``."""
+    ``odd_share`` of the spans have their ``user_agent`` replaced by ``ODDITIES[oddity]``, evenly spread, or in posts of
+    their own if ``odd_posts``."""
 
     encoding: str = "v2"
     connections: int = CONNECTIONS
@@ -38,6 +39,7 @@ class Traffic:
     series: int = 0
     oddity: str = "escapes"
     odd_share: float = 0.0
+    odd_posts: bool = False
 
     def envoys(self, now_us: int) -> list[list[Request]]:
         """For each connection its requests."""
@@ -88,11 +90,13 @@ class Traffic:
         return named
 
     def _odd(self, spans: list[bytes]) -> list[bytes]:
-        """Every so many a span is odd: as many as the share says, evenly spread."""
+        """Every so many a span, or a post, is odd: as many as the share says."""
         value, share = ODDITIES[self.oddity].encode(), self.odd_share
+        together = self.post_spans if self.odd_posts else 1
+        places = [number // together for number in range(len(spans))]
         return [
             _odd(span, value) if int((place + 1) * share) > int(place * share) else span
-            for place, span in enumerate(spans)
+            for place, span in zip(places, spans, strict=True)
         ]
 
 
