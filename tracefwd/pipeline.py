@@ -144,9 +144,7 @@ class Pipeline:
         logs = [
             log
             for span, log in zip(refused, map(log_of_refused, refused), strict=True)
-            if log is not None
-            and not (self._sampler is not None and self._sampler.judge_logs(span, now_us))
-            and not (self.shedder.on and not self.shedder.sift([span]))
+            if log is not None and not self._log_held_back(span, now_us)
         ]
         if not logs:
             return payloads
@@ -155,6 +153,12 @@ class Pipeline:
             [*those, *writer.write_span_logs(logs)]
             for those, writer in zip(before, self._writers, strict=True)
         ]
+
+    def _log_held_back(self, span: WavefrontSpan, now_us: int) -> str:
+        """Why the log of this span is not sent: ``sampled_out`` or ``shed``; "" if it is."""
+        if self._sampler is not None and self._sampler.judge_logs(span, now_us):
+            return "sampled_out"
+        return "shed" if self.shedder.on and not self.shedder.sift([span]) else ""
 
     def _sift(self, decoded: Decoded, mapped: Mapped, now_us: int) -> Part:
         kept, sampled_out = mapped.spans, None
@@ -303,15 +307,10 @@ class Pipeline:
                     blocked += 1
                     continue
                 span = passed[0]
-            if (
-                span is not None
-                and self._sampler is not None
-                and self._sampler.judge_logs(span, now_us)
-            ):
-                sampled_out += 1
-            elif span is not None and self.shedder.on and not self.shedder.sift([span]):
-                shed += 1
-            else:
+            held_back = "" if span is None else self._log_held_back(span, now_us)
+            sampled_out += held_back == "sampled_out"
+            shed += held_back == "shed"
+            if not held_back:
                 kept.append(log)
         payloads = [writer.write_span_logs(kept) for writer in self._writers] if kept else []
         return LinePlan(lines, plan, blocked, sampled_out, shed, payloads)

@@ -106,14 +106,10 @@ def notes(result: Result, peers: list[Server]) -> list[str]:
         share = result.ratio(name, "limit", "spans/CPU-s")
         found += [f"{name}: {share:.0%} of the limit's spans per CPU-second"] * bool(share)
     for name in SHARES:
-        if name in result.rounds:
-            mine, empty = (result.median(row, "p99 ms") for row in (name, f"empty, {name}"))
-            found.append(
-                f"p99 at {name} of the limit: {mine - empty:+.1f} ms from an empty server's"
-            )
-    if "busy" in result.rounds:
-        mine, busy = (result.median(row, "p99 ms") for row in ("90 %", "busy, 90 %"))
-        found.append(f"p99 at 90 % of the limit: {mine - busy:+.1f} ms from a busy server's")
+        for kind, whose in (("empty", "an empty server's"), ("busy", "a busy server's")):
+            if (other := f"{kind}, {name}") in result.rounds:
+                more = result.median(name, "p99 ms") - result.median(other, "p99 ms")
+                found.append(f"p99 at {name} of the limit: {more:+.1f} ms from {whose}")
     if "empty" in result.rounds:
         spans = result.ratio("limit", "empty", "us/span")
         found.append(f"one span costs {spans:.1f} empty spans")

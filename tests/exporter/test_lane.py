@@ -317,22 +317,14 @@ async def test_a_batch_that_always_fails_does_not_keep_fresh_ones_back(until: Un
     assert made.account.dropped == {"drain_budget": 1}
 
 
-async def test_a_piece_of_a_batch_that_grew_too_old_is_dropped(until: Until) -> None:
+@pytest.mark.parametrize(
+    "script",
+    [[], [Outcome("bisect", "http_400", "HTTP 400: bad line")]],
+    ids=["whole", "in pieces"],
+)
+async def test_a_batch_that_grew_too_old_is_dropped(until: Until, script: list[Outcome]) -> None:
     sender = PlayedSender()
-    sender.script = [Outcome("bisect", "http_400", "HTTP 400: bad line")]
-    sender.default = BUSY
-    retry = RetrySettings(backoff_base=0.001, backoff_max=0.004, age_max=0.05)
-    made = make_lane(sender, retry=retry)
-    made.start()
-    made.offer(payload("a", "b"))
-    await until(lambda: made.account.dropped == {"retries_exhausted": 2})
-    check(made)
-    await made.drain(0)
-
-
-async def test_a_batch_that_grew_too_old_is_dropped(until: Until) -> None:
-    sender = PlayedSender()
-    sender.default = BUSY
+    sender.script, sender.default = [*script], BUSY
     retry = RetrySettings(backoff_base=0.001, backoff_max=0.004, age_max=0.05)
     made = make_lane(sender, retry=retry)
     made.start()

@@ -101,24 +101,23 @@ class Deltas:
             return None
         return values
 
-    def remembers(self, key: SeriesKey) -> bool:
-        return key in self._last
+    def last(self, key: SeriesKey) -> _Reading | None:
+        """What the last scrape that had the series read."""
+        kept = self._last.get(key)
+        return None if kept is None else kept[0]
 
-    def newer(self, key: SeriesKey, reading: _Reading) -> _Reading:
-        """``reading``, or what is remembered if that was true later, but not by a clock that was far ahead."""
-        last = self._last.get(key)
-        if last is not None and 0 < last[0].moment_s - reading.moment_s <= self._expiry:
-            return last[0]
+    def newer(self, last: _Reading | None, reading: _Reading) -> _Reading:
+        """``reading``, or ``last`` if that was true later, but not by a clock that was far ahead."""
+        if last is not None and 0 < last.moment_s - reading.moment_s <= self._expiry:
+            return last
         return reading
 
     def difference(
-        self, key: SeriesKey, pod: tuple[str, ...], value: float, room: int
+        self, last: _Reading | None, pod: tuple[str, ...], value: float, room: int
     ) -> float | str:
-        """What came since the last scrape, or a drop reason; ``room``: how many new series fit in."""
-        last = self._last.get(key)
+        """What came since ``last``, or a drop reason; ``room``: how many new series fit in."""
         if last is not None:
-            before = last[0].value
-            return value - before if value >= before else value
+            return value - last.value if value >= last.value else value
         if room <= 0:
             self._was_full = True
             return "series_max"
@@ -185,17 +184,19 @@ class DeltaScrape:
                 self.repairs[kind] = self.repairs.get(kind, 0) + number
             end = end.text
         key = _digest(wire, labels)
-        reading = deltas.newer(key, _Reading(value, moment_s))
+        last = deltas.last(key)
+        reading = deltas.newer(last, _Reading(value, moment_s))
         other = self._readings.get(key)
         if other is not None:
             if reading.moment_s > other.moment_s:
-                self._replace(key, pod, (wire, end), other, reading)
+                self._readings[key] = reading
+                self._replace((wire, end), last, pod, other, reading)
             return "duplicate"
-        difference = deltas.difference(key, pod, reading.value, self._room)
+        difference = deltas.difference(last, pod, reading.value, self._room)
         if difference == "series_max":
             return "series_max"
         # Whatever it is worth now: a series that a known pod began takes room, too.
-        if not deltas.remembers(key):
+        if last is None:
             self._room -= 1
         self._readings[key] = reading
         self._pods.add(pod)
@@ -206,16 +207,15 @@ class DeltaScrape:
 
     def _replace(
         self,
-        key: SeriesKey,
-        pod: tuple[str, ...],
         point: tuple[str, str],
+        last: _Reading | None,
+        pod: tuple[str, ...],
         other: _Reading,
         newer: _Reading,
     ) -> None:
         """Of equal series in a body the newest counts; it has the other's room."""
-        self._readings[key] = newer
-        counted = self._deltas.difference(key, pod, other.value, 1)
-        counts = self._deltas.difference(key, pod, newer.value, 1)
+        counted = self._deltas.difference(last, pod, other.value, 1)
+        counts = self._deltas.difference(last, pod, newer.value, 1)
         if not isinstance(counted, str) and not isinstance(counts, str):
             self._sums[point] += counts - counted
 

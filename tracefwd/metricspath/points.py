@@ -105,8 +105,10 @@ class PointBuffer(PayloadBuffer):
             rows = self._rows[plan] = []
         return rows
 
-    def is_full(self) -> bool:
-        return sum(map(len, self._rows.values())) >= FAMILY_POINTS_MAX
+    def end_full_family(self) -> None:
+        """A family that is as large as one may be goes in parts."""
+        if sum(map(len, self._rows.values())) >= FAMILY_POINTS_MAX:
+            self.end_family()
 
     def end_family(self) -> None:
         for plan, rows in self._rows.items():

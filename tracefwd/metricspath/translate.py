@@ -187,8 +187,7 @@ class Scrape:
         self.counts.samples += at - first - others
         if refused:
             self._lose(plan, "tag_denied", refused)
-        if self._points.is_full():
-            self._points.end_family()
+        self._points.end_full_family()
         return at
 
     def _push_odd(self, plan: NamePlan, row: tuple[str | Rendered, str, str, str, str]) -> bool:
@@ -256,8 +255,7 @@ class Scrape:
             self._take_delta(plan, labels, row)
             return
         self._push_odd(plan, row)
-        if self._points.is_full():
-            self._points.end_family()
+        self._points.end_full_family()
 
     def _take_delta(
         self, plan: NamePlan, labels: dict[str, str], row: tuple[str | Rendered, str, str, str, str]

@@ -4,7 +4,6 @@ Nearly all that a span says has been said by the span before, so that looking a 
 reading it.  Every table is bounded and can be emptied at any time.  Pure.
 """
 
-from collections.abc import Mapping
 from itertools import count
 from typing import Any
 
@@ -56,10 +55,6 @@ class Memo:
             self.records.learn(shared.tags)
         shared.record = self.records.record
         shared.places = dict.fromkeys(shared.record.names, "") | shared.tags
-
-    def learn_keys(self, tags: Mapping[str, str]) -> bool:
-        """Whether there is a place now for a key that had none; of tags in places only those with a value are there."""
-        return self.records.learn([key for key, value in tags.items() if value])
 
     def remember(self, raw: bytes, key: str, value: str) -> None:
         values = self.values.get(key, 0)

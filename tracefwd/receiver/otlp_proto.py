@@ -411,7 +411,7 @@ class _Reader(DraftReader):
         ):
             return None
         if len(tags) != places:
-            return self._plain(head.start(), end, shared) if memo.learn_keys(tags) else None
+            return self._plain(head.start(), end, shared) if memo.records.learn_from(tags) else None
         self.blanks += blanks
         return PlainSpan(
             trace_id=trace_id.hex(),

@@ -84,8 +84,7 @@ class TagMemo:
         except _OddTagError:
             return None
         if len(tags) != len(self._places):
-            # This span's alone: a known key that looks like one of them would hide a miss.
-            if not self._records.learn([key for key, value in tags.items() if value]):
+            if not self._records.learn_from(tags):
                 return None
             self._take_record()
             return self.record_of(pieces)

@@ -10,7 +10,7 @@ keys that find no place, because all are taken or because a key that looks the s
 forgotten and learned anew, so that keys which a client made up do not stay.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tracefwd import naming
@@ -61,6 +61,11 @@ class TagRecords:
         self._misses = 0
         self.record = self._make((*known[1:], *new))
         return True
+
+    def learn_from(self, tags: Mapping[str, str]) -> bool:
+        """``learn`` for tags among places: this span's are those with a value, and a known key that looks like one of
+        them would hide a miss."""
+        return self.learn([key for key, value in tags.items() if value])
 
     def _make(self, keys: tuple[str, ...]) -> type[TagRecord]:
         places = {_field(place, key): key for place, key in enumerate(keys, 1)}
