@@ -33,6 +33,7 @@ LAYERS = [
         "settings",
         "metrics",
         "ledger",
+        "span_log",
         "tag_record",
     },
 ]

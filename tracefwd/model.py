@@ -224,7 +224,7 @@ class WavefrontSpan(Struct, gc=False):
 
 
 class SpanLog(Struct, gc=False):
-    """A span log that a client sent as such.
+    """A span log on its own: one that a client sent as such, or the annotations of a span whose line is not sent.
 
     ``members`` is the JSON object but for its member ``span``, values as they were written.  ``span`` is the span that
     this member described, whose fate the log shares; None keeps it.

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
-from tracefwd import ledger
+from tracefwd import ledger, span_log
 from tracefwd.doorways import Answer, Decode, HeldAnswer, Post
 from tracefwd.ledger import Account
 from tracefwd.metrics import Samples
@@ -43,7 +43,6 @@ from tracefwd.processor.red import RedAggregator, slices
 from tracefwd.processor.ruled import RuledMapper
 from tracefwd.processor.sampler import SpanSampler
 from tracefwd.processor.shed import Shedder
-from tracefwd.processor.wavefront_proxy_span import log_of_refused
 from tracefwd.quarantine import Quarantine
 
 ACCEPTED = Answer(202)
@@ -143,7 +142,7 @@ class Pipeline:
         """``payloads`` and the span logs of these spans, which sampling keeps or not like any other's."""
         logs = [
             log
-            for span, log in zip(refused, map(log_of_refused, refused), strict=True)
+            for span, log in zip(refused, map(span_log.alone, refused), strict=True)
             if log is not None and not self._log_held_back(span, now_us)
         ]
         if not logs:

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from tracefwd import naming
+from tracefwd import naming, span_log
 from tracefwd.limits import (
     MEMO_ENTRIES_MAX,
     POINT_NAME_LENGTH_MAX,
@@ -28,9 +28,7 @@ from tracefwd.limits import (
     POINT_TAGS_MAX,
 )
 from tracefwd.model import (
-    Annotation,
     Centroids,
-    Event,
     Heartbeat,
     Identity,
     LineShape,
@@ -315,23 +313,14 @@ class LineWriter:
 
     def _render_logs(self, spans: list[WavefrontSpan]) -> Iterable[str]:
         for span in spans:
-            ids = {
-                "traceId": naming.uuid(span.trace_id),
-                "spanId": naming.uuid(span.span_id),
-                "spanSecondaryId": span.secondary_id,
-            }
             if span.logs is not None:
-                logs = [
-                    {"timestamp": entry.timestamp_us, "fields": _fields_of(entry)}
-                    for entry in span.logs
-                ]
                 mark: dict[str, Any] = {"span": _SAMPLED} if self._sampled_mark else {}
-                yield _json({"customer": "default", **ids, "logs": logs, **mark})
+                yield _json({**span_log.of_annotations(span, span.logs), **mark})
             if span.oversize is not None:
                 # Timestamp -1 is how the Java proxy sends values that were too long for a tag.
                 mark = {"span": None} if self._sampled_mark else {}
                 logs = [{"timestamp": -1, "fields": span.oversize}]
-                yield _json({"customer": "dummy", **ids, "logs": logs, **mark})
+                yield _json({**span_log.members(span, "dummy", logs), **mark})
 
     def _payload(self, signal: Signal, data: bytes, items: int, unsendable: int = 0) -> Payload:
         line_bytes_max = self._line_bytes_max[signal]
@@ -426,10 +415,6 @@ class LineWriter:
 
 def _encoded(pieces: Iterable[str]) -> bytes:
     return "".join(pieces).encode("utf-8", "replace")
-
-
-def _fields_of(entry: Annotation) -> dict[str, str]:
-    return entry.fields if isinstance(entry, Event) else {"annotation": entry.value}
 
 
 def _as_they_are(pairs: Iterable[tuple[str, str]]) -> str:

@@ -5,11 +5,8 @@ come before the client's tags of the same name, ``debug`` and ``ipv4`` after the
 value.  Pure.
 """
 
-import msgspec
-from msgspec import Raw
-
 from tracefwd import naming
-from tracefwd.model import Identity, Reject, Span, SpanLog, WavefrontSpan
+from tracefwd.model import Identity, Reject, Span, WavefrontSpan
 from tracefwd.processor import zipkin_rules
 from tracefwd.processor.outcome import never_served
 from tracefwd.processor.wavefront_proxy_rules import Draft, Repairs, SpanRules, bounded
@@ -42,26 +39,6 @@ def identity_of(draft: Draft, service: str, component: str) -> Identity:
 def is_entry(span: Span, tags: dict[str, str]) -> bool:
     """Whether no server's span counts the same call (``red.spans: entry``)."""
     return span.kind != "CLIENT" or span.parent_id is None or never_served(tags)
-
-
-def log_of_refused(span: WavefrontSpan) -> SpanLog | None:
-    """The log of a span that the check refused: the proxy sends it all the same; None without annotations."""
-    if span.logs is None:
-        return None
-    said = [
-        {"timestamp": entry.timestamp_us, "fields": {"annotation": entry.value}}
-        for entry in span.logs
-    ]
-    members = {
-        "customer": "default",
-        "traceId": naming.uuid(span.trace_id),
-        "spanId": naming.uuid(span.span_id),
-        "spanSecondaryId": span.secondary_id,
-        "logs": said,
-    }
-    return SpanLog(
-        {name: Raw(msgspec.json.encode(member)) for name, member in members.items()}, span
-    )
 
 
 class SpanMaker:
