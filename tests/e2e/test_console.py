@@ -193,6 +193,26 @@ def test_services_are_those_of_the_api_sortable_searchable_and_lead_to_their_ope
         assert "called" in page.locator("#graph p").inner_text()
 
 
+def test_a_press_that_a_reading_falls_into_is_still_a_click(browser: Any, demo: Demo) -> None:
+    def wait_for_readings(page: Any, count: int) -> None:
+        for _ in range(count):
+            told = page.locator("#live").inner_text()
+            changed = "told => document.getElementById('live').textContent !== told"
+            page.wait_for_function(changed, arg=told)
+
+    with watched_page(browser, demo.admin + "/#/services") as page:
+        page.wait_for_selector("#graph .node")
+        page.evaluate("document.querySelectorAll('#graph .edge').forEach(e => e.mark = true)")
+        page.locator("#graph .node", has_text="ratings").hover()
+        page.mouse.down()
+        wait_for_readings(page, 2)
+        page.mouse.up()
+        assert "ratings: called" in page.locator("#graph p").inner_text()
+        wait_for_readings(page, 2)
+        # What is drawn anew is changed where it is, not put in again.
+        assert page.evaluate("[...document.querySelectorAll('#graph .edge')].some(e => e.mark)")
+
+
 def test_spans_are_filtered_and_one_click_shows_the_whole_span(browser: Any, demo: Demo) -> None:
     with watched_page(browser, demo.admin + "/#/spans") as page:
         page.wait_for_selector("#spans-table tbody tr")

@@ -112,8 +112,8 @@ async def test_a_reload_loses_no_call(emulator: Emulator) -> None:
                         continue
                     answered += 1
 
-        exporting = asyncio.create_task(exporter())
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(30), asyncio.TaskGroup() as exporting:
+            exporting.create_task(exporter())  # if it fails, what is waited for below fails with it
             while answered < 20:  # noqa: ASYNC110 - it is the traffic that is waited for
                 await asyncio.sleep(0.01)
             await service.reload(flags)
@@ -121,7 +121,6 @@ async def test_a_reload_loses_no_call(emulator: Emulator) -> None:
             while answered < before + 20:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
             stop.set()
-            await exporting
     whole = await service.ledger()
     assert balance(whole)[0]
     assert whole["received"] == whole["delivered"] == 5 * answered

@@ -71,6 +71,7 @@ function morph(old, fresh) {
   for (const handler of ["onclick", "onkeydown"]) old[handler] = fresh[handler];
   morphChildren(old, [...fresh.childNodes]);
 }
+// A key belongs to one child: two that share one would change places, and all behind them, at every reading.
 function morphChildren(old, fresh) {
   const keyOf = (node) => node.dataset?.key;
   const wanted = new Set(fresh.map(keyOf));
@@ -270,7 +271,7 @@ function picture(flow) {
     }
     const errors = edge.errors.map(one).join("; ");
     lines.push(svg("path", { "data-key": key, class: `edge ${edge.state}`, d: path }, svg("title", {}, [said, errors].filter(Boolean).join(": "))));
-    if (x !== null && (edge.state !== "idle" || edge.items)) labels.push(svg("text", { "data-key": key, class: `small halo ${edge.state === "bad" ? "bad" : ""}`, x, y, "text-anchor": anchor }, said));
+    if (x !== null && (edge.state !== "idle" || edge.items)) labels.push(svg("text", { "data-key": `label ${key}`, class: `small halo ${edge.state === "bad" ? "bad" : ""}`, x, y, "text-anchor": anchor }, said));
   }
   const boxes = flow.nodes.map((node) => {
     const { x, y } = place[node.id];
@@ -488,7 +489,7 @@ function drawGraph({ nodes, edges, examined_share, left_out, window_s }, wanted)
       svg("title", {}, `${one(nameOf.get(edge.from).service)} calls ${one(nameOf.get(edge.to).service)}: ${said}`)));
     if (on || (!picked && edges.length <= 12)) {
       const t = 0.72;  // past where the ways of one caller part
-      labels.push(svg("text", { "data-key": key, class: `small halo ${failing >= 0.05 ? "bad" : ""}`, x: from[0] + (to[0] - from[0]) * t, y: from[1] + (to[1] - from[1]) * t - 4, "text-anchor": "middle" }, `${rate(edge.calls)}/s`,));
+      labels.push(svg("text", { "data-key": `label ${key}`, class: `small halo ${failing >= 0.05 ? "bad" : ""}`, x: from[0] + (to[0] - from[0]) * t, y: from[1] + (to[1] - from[1]) * t - 4, "text-anchor": "middle" }, `${rate(edge.calls)}/s`,));
     }
   }
   const choose = (node) => { state.picked = node && nameKey(node) !== state.picked ? nameKey(node) : null; render(); };
@@ -730,7 +731,20 @@ $("signin").addEventListener("submit", async (event) => {
 
 // --- views -----------------------------------------------------------------------------------------------
 
+// What is pressed must not move before it is released, or there is no click: the browser finds the press and the release
+// on different nodes.  A release that nobody told us of holds the page for PRESSED_S at most.
+const PRESSED_S = 5;
+let pressedAt = -Infinity, due = false;
+addEventListener("pointerdown", () => { pressedAt = seconds(); }, true);
+for (const name of ["pointerup", "pointercancel"]) {
+  addEventListener(name, () => {
+    pressedAt = -Infinity;
+    if (due) setTimeout(render);  // behind the click
+  }, true);
+}
 function render() {
+  due = seconds() - pressedAt < PRESSED_S;
+  if (due) return;
   if (docs.flow) drawVerdict(docs.flow);
   const draw = {
     flow: () => { if (docs.flow) drawFlow(docs.flow); if (docs.services) drawWorst(docs.services); if (docs.history) drawHistory(docs.history); },
