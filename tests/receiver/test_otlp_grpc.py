@@ -378,6 +378,39 @@ async def test_a_drain_answers_calls_under_way_and_loses_none() -> None:
             await receivers[1].stop(0)
 
 
+async def test_a_call_that_never_came_to_us_ends_with_the_drain_and_one_in_our_hands_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(otlp_grpc, "_FORGOTTEN_S", 0.2)
+    held, taken = HeldAnswer(), asyncio.Event()
+
+    def take(*_: Any) -> HeldAnswer:
+        taken.set()
+        return held
+
+    async def silence() -> AsyncIterator[bytes]:
+        """Of a message that does not come, as little reaches us as of a call that grpc forgets."""
+        await asyncio.Event().wait()
+        yield b""
+
+    async with serving(take) as server, grpc.aio.insecure_channel(server.address) as channel:
+        lost = channel.stream_unary(METHOD)(silence(), timeout=30)
+        await lost.wait_for_connection()
+        call = asyncio.ensure_future(channel.unary_unary(METHOD)(b"x", timeout=30))
+        await taken.wait()
+        server.receiver.leave_port()
+        stopping = asyncio.ensure_future(server.receiver.stop(0))
+        # So long it would have been cancelled five times, if nothing were in our hands.
+        await asyncio.wait([stopping], timeout=1)
+        assert not stopping.done()
+        assert not lost.done()
+        held.release(Answer(202))
+        assert await call == b""
+        async with asyncio.timeout(10):
+            await stopping
+            assert await lost.code() == grpc.StatusCode.UNAVAILABLE
+
+
 async def test_a_port_that_somebody_else_has_is_refused_at_the_start() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
