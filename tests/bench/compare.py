@@ -1,42 +1,36 @@
 """This checkout beside another one: is it faster, and by how much?
 
 Run: ``python tests/bench/compare.py OTHER [--rounds N] [--seconds S] [--what pipeline|limit]``.  OTHER is a second
-checkout (``git worktree add``) whose ``.venv`` is made (``make .venv/bin/.dev``).  ``pipeline`` is ``pipeline.py`` in
-one process, ``limit`` the service at its limit.  Rounds alternate; the ratio is taken within a round, and its median
-shown: below 1 this checkout is cheaper.  Two equal checkouts show what the machine's own wandering is worth.
+checkout (``git worktree add``) whose ``.venv`` is made (``make .venv/bin/.dev``).  The ratio is taken within a round,
+and its median shown: below 1 this checkout is cheaper.  Two equal ones show what the machine's own wandering is worth.
+
+``pipeline`` is ``pipeline.py`` in one process, in turn.  ``limit`` is the service at its limit: both run at once on the
+target's core and are driven in turn for a quarter of a second each, so that a neighbour's work slows both.  Each round
+starts both anew, because where a process's memory lies is worth 2 % for as long as it lives, and so is who came first.
 """
 
 import argparse
 import json
 import subprocess
 import sys
+from collections import Counter
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.bench import harness
-from tests.bench.harness import Result, Rows
+from tests.bench.harness import Result, Rows, bench
+from tests.bench.servers import tracefwd
 
 HERE = Path(__file__).parents[2]
+_SLICE_S = 0.25
 
 
 def pipeline_us(checkout: Path, seconds: float) -> float:
     found = _run(checkout, "pipeline.py", str(seconds))
     row = json.loads(found)
     return float(row["cpu_s"] / row["spans"] * 1e6)
-
-
-def limit_us(checkout: Path, seconds: float) -> float:
-    with TemporaryDirectory() as folder:
-        file = Path(folder) / "rounds.json"
-        given = ["--rows", "", "--rounds", "1", "--seconds", str(seconds), "--json", str(file)]
-        _run(checkout, "end_to_end.py", *given)
-        return float(json.loads(file.read_text())[0]["medians"]["limit"]["us/span"])
-
-
-WHAT = {"pipeline": pipeline_us, "limit": limit_us}
 
 
 def _run(checkout: Path, script: str, *arguments: str) -> str:
@@ -46,13 +40,39 @@ def _run(checkout: Path, script: str, *arguments: str) -> str:
     ).stdout
 
 
-def of(name: str, checkout: Path, args: argparse.Namespace) -> Rows:
-    return {name: {"us/span": WHAT[args.what](checkout, args.seconds)}}
+def pipelines(args: argparse.Namespace) -> Result:
+    def of(name: str, checkout: Path) -> Rows:
+        return {name: {"us/span": pipeline_us(checkout, args.seconds)}}
+
+    cells = [partial(of, "this", HERE), partial(of, "other", args.other.resolve())]
+    return harness.run_rounds("pipeline", cells, args.rounds)
+
+
+def limits(args: argparse.Namespace) -> Result:
+    checkouts = {"this": HERE, "other": args.other.resolve()}
+
+    def side_by_side(first: str, second: str) -> Rows:
+        spans, cpu_s = Counter[str](), Counter[str]()
+        servers = [tracefwd(name, checkout=checkouts[name]) for name in (first, second)]
+        with bench(servers[0]) as one, bench(servers[1]) as two:
+            both = [(first, one), (second, two)]
+            for _ in range(round(args.seconds / _SLICE_S)):
+                # There and back: neither is always the one that comes behind the other.
+                for name, running in [*both, *reversed(both)]:
+                    taken, used_s = running.slice(_SLICE_S)
+                    spans[name] += taken
+                    cpu_s[name] += used_s
+        return {name: {"us/span": cpu_s[name] / spans[name] * 1e6} for name in checkouts}
+
+    cells = [partial(side_by_side, "this", "other"), partial(side_by_side, "other", "this")]
+    return harness.run_rounds("limit", cells, args.rounds)
+
+
+WHAT = {"pipeline": pipelines, "limit": limits}
 
 
 def measure(args: argparse.Namespace) -> Result:
-    cells = [partial(of, "this", HERE, args), partial(of, "other", args.other.resolve(), args)]
-    result = harness.run_rounds(args.what, cells, args.rounds)
+    result = WHAT[args.what](args)
     pairs = zip(result.rounds["this"], result.rounds["other"], strict=True)
     ratios = [mine["us/span"] / other["us/span"] for mine, other in pairs]
     ratio = result.ratio("this", "other", "us/span")

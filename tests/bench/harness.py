@@ -106,6 +106,13 @@ class Bench(AbstractContextManager["Bench"]):
     def limit(self, seconds: float) -> Row:
         return self._measure(lambda: self._driver.closed(seconds))
 
+    def slice(self, seconds: float) -> tuple[int, float]:
+        """Spans taken, and CPU-seconds, of a short closed loop; what is still to be sent is not waited for."""
+        pid = self.running.pid
+        before = machine.cpu(pid)
+        acked = self._driver.closed(seconds).acked
+        return acked, machine.cpu(pid).since(before).total_s
+
     def at_rate(self, spans_per_s: float, seconds: float) -> Row:
         return self._measure(lambda: self._driver.open(spans_per_s, seconds))
 

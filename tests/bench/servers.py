@@ -127,9 +127,11 @@ class Running(AbstractContextManager["Running"]):
 _DEFAULTS = {"TRACEFWD_RED__INTERVAL": "2s"}
 
 
-def tracefwd(name: str = "tracefwd", *, profile: str = "istio", **options: str) -> Server:
+def tracefwd(
+    name: str = "tracefwd", *, profile: str = "istio", checkout: Path = ROOT, **options: str
+) -> Server:
     """``options``: environment names without their prefix, such as ``SERVICE__WORKERS="2"``; ``FOLDER`` in a value
-    is the server's own folder."""
+    is the server's own folder.  ``checkout``: another one, with a ``.venv`` of its own."""
     given = {f"TRACEFWD_{key}": value for key, value in options.items()}
 
     def start(port: int, sinks: SinkPorts, folder: Path) -> Started:
@@ -138,12 +140,13 @@ def tracefwd(name: str = "tracefwd", *, profile: str = "istio", **options: str) 
             key: value.replace("FOLDER", str(folder)) for key, value in (_DEFAULTS | given).items()
         }
         command = [
-            sys.executable, "-m", "tracefwd", "run", "--profile", profile,
+            sys.executable if checkout == ROOT else str(checkout / ".venv/bin/python"),
+            "-m", "tracefwd", "run", "--profile", profile,
             "--listen", f"127.0.0.1:{port}", "--admin", f"127.0.0.1:{admin}",
             "--proxy-traces", f"http://127.0.0.1:{sinks.lines}",
             "--proxy-metrics", f"http://127.0.0.1:{sinks.metrics}",
         ]  # fmt: skip
-        return Started(command, f"http://127.0.0.1:{admin}/readyz", environ, cwd=str(ROOT))
+        return Started(command, f"http://127.0.0.1:{admin}/readyz", environ, cwd=str(checkout))
 
     return Server(name, start)
 
