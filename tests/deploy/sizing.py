@@ -33,15 +33,15 @@ SPANS_PER_WORKER = Figure(
     "a worker takes, half of its limit", 35_000, "spans/s", BENCH, "35,000 spans/s a core"
 )
 SPANS_PER_CPU_S = Figure(
-    "a CPU-second does, at half of the limit", 43_498, "spans", BENCH, "43,498"
+    "a CPU-second does, at half of the limit", 39_763, "spans", BENCH, "39,763"
 )
 SPANS_PER_CPU_S_LOW = Figure(
-    "a CPU-second does, at 10,000 spans/s", 34_091, "spans", BENCH, "34,091"
+    "a CPU-second does, at 10,000 spans/s", 25_641, "spans", BENCH, "25,641"
 )
 BYTES_IN = Figure("a span on the way in", 1_160, "B", BENCH, "1.16 kB on the way in")
 BYTES_OUT = Figure("a span on the way out, packed", 150, "B", BENCH, "reckon with 150 B")
-WORKER_MIB = Figure("a worker", 52.4, "MiB", BENCH, "52.4 MiB with 10,000 RED series")
-PARENT_MIB = Figure("the parent", 43, "MiB", BENCH, "the parent 32 to 43 MiB")
+WORKER_MIB = Figure("a worker", 45.7, "MiB", BENCH, "45.7 MiB with 10,000 RED series")
+PARENT_MIB = Figure("the parent", 43.6, "MiB", BENCH, "the parent 33 to 43.6 MiB")
 CONNECTION_KIB = Figure("a kept connection", 11.9, "KiB", BENCH, "11.9 KiB in the worker")
 CONNECTIONS = Figure("a sidecar holds", 2, "connections", KUBERNETES, "holds two connections")
 SPANS_PER_POST = Figure("an Envoy's post", 5, "spans", KUBERNETES, "one post for five spans")
