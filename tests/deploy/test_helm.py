@@ -129,6 +129,25 @@ def test_the_operator_s_monitors_find_the_pods_and_are_those_of_deploy_prometheu
             assert "admin" in {port["name"] for port in pod["spec"]["containers"][0]["ports"]}
 
 
+@needs_tools
+def test_the_operator_s_monitors_ask_the_admin_port_as_it_is_configured() -> None:
+    tls = {"admin": {"tls": {"cert_file": "/tls/tls.crt", "key_file": "/tls/tls.key"}}}
+    endpoint = {
+        "interval": "10s",
+        "authorization": {"credentials": {"name": "tracefwd-admin", "key": "token"}},
+        "tlsConfig": {"serverName": "tracefwd"},
+    }
+    values = {
+        "serviceMonitor": {"enabled": True, "endpoint": endpoint},
+        "config": tls,
+        "metrics": {"enabled": True, "config": tls},
+    }
+    found = objects(render.chart(values))
+    for kind, member in (("ServiceMonitor", "endpoints"), ("PodMonitor", "podMetricsEndpoints")):
+        [asked] = one(found, kind)["spec"][member]
+        assert asked == {"port": "admin", "path": "/metrics", "scheme": "https", **endpoint}
+
+
 def test_the_chart_s_lists_are_those_of_deploy_prometheus() -> None:
     for name in ("filters-current.yaml", "filters-seed.yaml"):
         shipped = (render.DEPLOY / "prometheus" / name).read_bytes()

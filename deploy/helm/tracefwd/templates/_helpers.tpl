@@ -117,6 +117,14 @@ service:
 {path: {{ first . }}, port: admin{{ if get $tls "cert_file" }}, scheme: HTTPS{{ end }}}
 {{- end -}}
 
+{{/* How a Prometheus asks it for metrics: (list CONFIG ENDPOINT), the latter's fields over all. */}}
+{{- define "tracefwd.endpoint" -}}
+{{- $tls := get (get (first .) "admin" | default dict) "tls" | default dict -}}
+{{- $asks := dict "port" "admin" "path" "/metrics" "interval" "30s" -}}
+{{- if get $tls "cert_file" }}{{ $_ := set $asks "scheme" "https" }}{{ end -}}
+{{- mustMergeOverwrite $asks (last .) | toJson -}}
+{{- end -}}
+
 {{- define "tracefwd.metrics.selector" -}}
 app.kubernetes.io/name: tracefwd
 app.kubernetes.io/component: metrics
