@@ -15,7 +15,7 @@ from aiohttp import web
 
 from tests.service.watched import HOSTILE, TURNED, post, span, until, watched
 from tracefwd.errors import StartError
-from tracefwd.service import admin_client
+from tracefwd.service import admin_client, cli
 from tracefwd.service.admin_client import Reach
 from tracefwd.service.tap import TapOptions, follow, line_of
 
@@ -144,6 +144,15 @@ async def test_it_comes_again_when_the_connection_breaks(monkeypatch: pytest.Mon
 async def test_nothing_to_tap_is_said(url: str, words: str) -> None:
     with pytest.raises(StartError, match=words):
         await follow(Reach(url), EVERYTHING, print, print)
+
+
+@pytest.mark.parametrize("flag", ["--ca-file", "--cert-file"])
+@pytest.mark.parametrize("command", ["tap", "top"])
+def test_what_is_for_https_is_not_passed_over_in_silence(
+    command: str, flag: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([command, "--admin", "127.0.0.1:1", flag, "nope"]) != 0
+    assert "write --admin https://" in capsys.readouterr().err
 
 
 def test_the_command_is_refused_by_a_guarded_port_in_words() -> None:

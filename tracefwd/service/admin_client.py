@@ -73,6 +73,8 @@ def reach(arguments: argparse.Namespace) -> Reach:
         except OSError as error:
             reason = getattr(error, "reason", None) or error.strerror or type(error).__name__
             raise StartError(f"--ca-file or --cert-file cannot be used: {reason}") from error
+    elif arguments.ca_file is not None or arguments.cert_file is not None:
+        raise StartError("--ca-file and --cert-file are for https: write --admin https://HOST:PORT")
     return Reach(url.rstrip("/"), token, tls)
 
 

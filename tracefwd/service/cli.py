@@ -34,6 +34,7 @@ from tracefwd.service.arguments import (
     add_validate,
 )
 from tracefwd.service.console_commands import CONSOLE_COMMANDS
+from tracefwd.service.units import counted
 
 FINE, FAILED, USAGE = 0, 1, 2
 
@@ -430,7 +431,10 @@ def _unknown_argument(parser: Parser, unknown: Sequence[str]) -> str:
 
     flags = [text.partition("=")[0] for text in unknown if text.startswith("--")]
     if not flags:
-        return "an argument is not understood; every value needs its flag"
+        # Not shown: it may be a secret whose flag was forgotten.
+        return (
+            f"{counted(len(unknown), 'argument')} too many; the value of an option needs its flag"
+        )
     known = list(dict.fromkeys(re.findall(r"--[a-z][a-z-]*", parser.format_usage())))
     near = difflib.get_close_matches(flags[0], known, n=1)
     hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
