@@ -21,35 +21,28 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.bench import harness
 from tests.bench.harness import Result, Rows, bench
-from tests.bench.servers import tracefwd
+from tests.bench.servers import ROOT, tracefwd
 
-HERE = Path(__file__).parents[2]
 _SLICE_S = 0.25
 
 
 def pipeline_us(checkout: Path, seconds: float) -> float:
-    found = _run(checkout, "pipeline.py", str(seconds))
-    row = json.loads(found)
+    command = [str(checkout / ".venv/bin/python"), "tests/bench/pipeline.py", str(seconds)]
+    done = subprocess.run(command, cwd=checkout, check=True, stdout=subprocess.PIPE, text=True)
+    row = json.loads(done.stdout)
     return float(row["cpu_s"] / row["spans"] * 1e6)
-
-
-def _run(checkout: Path, script: str, *arguments: str) -> str:
-    command = [str(checkout / ".venv/bin/python"), f"tests/bench/{script}", *arguments]
-    return subprocess.run(
-        command, cwd=checkout, check=True, stdout=subprocess.PIPE, text=True
-    ).stdout
 
 
 def pipelines(args: argparse.Namespace) -> Result:
     def of(name: str, checkout: Path) -> Rows:
         return {name: {"us/span": pipeline_us(checkout, args.seconds)}}
 
-    cells = [partial(of, "this", HERE), partial(of, "other", args.other.resolve())]
+    cells = [partial(of, "this", ROOT), partial(of, "other", args.other.resolve())]
     return harness.run_rounds("pipeline", cells, args.rounds)
 
 
 def limits(args: argparse.Namespace) -> Result:
-    checkouts = {"this": HERE, "other": args.other.resolve()}
+    checkouts = {"this": ROOT, "other": args.other.resolve()}
 
     def side_by_side(first: str, second: str) -> Rows:
         spans, cpu_s = Counter[str](), Counter[str]()

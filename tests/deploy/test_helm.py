@@ -23,6 +23,7 @@ BOOKKEEPING = {
 }
 # Kustomize's checksum is the end of the name (in its own alphabet), the chart's an annotation.
 CHECKSUM = re.compile(r"^(tracefwd(?:-metrics(?:-seed)?)?)-[2456789bcdfghkmt]{10}$")
+ADMIN_TLS = {"admin": {"tls": {"cert_file": "/tls/tls.crt", "key_file": "/tls/tls.key"}}}
 
 
 def plain(value: Any) -> Any:
@@ -131,7 +132,6 @@ def test_the_operator_s_monitors_find_the_pods_and_are_those_of_deploy_prometheu
 
 @needs_tools
 def test_the_operator_s_monitors_ask_the_admin_port_as_it_is_configured() -> None:
-    tls = {"admin": {"tls": {"cert_file": "/tls/tls.crt", "key_file": "/tls/tls.key"}}}
     endpoint = {
         "interval": "10s",
         "authorization": {"credentials": {"name": "tracefwd-admin", "key": "token"}},
@@ -139,8 +139,8 @@ def test_the_operator_s_monitors_ask_the_admin_port_as_it_is_configured() -> Non
     }
     values = {
         "serviceMonitor": {"enabled": True, "endpoint": endpoint},
-        "config": tls,
-        "metrics": {"enabled": True, "config": tls},
+        "config": ADMIN_TLS,
+        "metrics": {"enabled": True, "config": ADMIN_TLS},
     }
     found = objects(render.chart(values))
     for kind, member in (("ServiceMonitor", "endpoints"), ("PodMonitor", "podMetricsEndpoints")):
@@ -259,8 +259,8 @@ def test_a_volume_that_is_just_large_enough_is_taken() -> None:
 
 @needs_tools
 def test_kubelets_ask_the_admin_port_as_it_is_configured() -> None:
-    tls = {"admin": {"tls": {"cert_file": "/tls/tls.crt", "key_file": "/tls/tls.key"}}}
-    for values, scheme in (({}, None), ({"config": tls, "metrics": {"config": tls}}, "HTTPS")):
+    tls = {"config": ADMIN_TLS, "metrics": {"config": ADMIN_TLS}}
+    for values, scheme in (({}, None), (tls, "HTTPS")):
         given = {**values, "metrics": {"enabled": True, **values.get("metrics", {})}}
         asked = [
             container[probe]["httpGet"].get("scheme")

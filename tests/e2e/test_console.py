@@ -111,6 +111,13 @@ def open_view(page: Any, view: str) -> None:
     page.wait_for_selector(f"#{view}:not([hidden])")
 
 
+def wait_for_changes(page: Any, element: str, count: int) -> None:
+    """Until the text of this id has changed so many times."""
+    changed = "([id, shown]) => document.getElementById(id).textContent !== shown"
+    for _ in range(count):
+        page.wait_for_function(changed, arg=[element, page.locator(f"#{element}").inner_text()])
+
+
 def texts(page: Any, selector: str) -> list[str]:
     found: list[str] = page.locator(selector).all_text_contents()
     return [text.strip() for text in found]
@@ -128,11 +135,7 @@ def test_flow_shows_the_pipeline_and_a_ledger_that_adds_up(browser: Any, demo: D
         page.wait_for_selector("#live.ok")
         before = demo.get("flow")
         # Two readings of the page later it can only be newer.
-        for _ in range(2):
-            shown = page.locator("#ledger-received").inner_text()
-            page.wait_for_function(
-                "old => document.getElementById('ledger-received').textContent !== old", arg=shown
-            )
+        wait_for_changes(page, "ledger-received", 2)
         terms = ("received", "delivered", "sampled_out", "blocked", "rejected", "dropped", "held")
         read = "terms => terms.map(name => document.getElementById(`ledger-${name}`).textContent)"
         received, *parts = [number(text) for text in page.evaluate(read, list(terms))]
@@ -194,21 +197,15 @@ def test_services_are_those_of_the_api_sortable_searchable_and_lead_to_their_ope
 
 
 def test_a_press_that_a_reading_falls_into_is_still_a_click(browser: Any, demo: Demo) -> None:
-    def wait_for_readings(page: Any, count: int) -> None:
-        for _ in range(count):
-            told = page.locator("#live").inner_text()
-            changed = "told => document.getElementById('live').textContent !== told"
-            page.wait_for_function(changed, arg=told)
-
     with watched_page(browser, demo.admin + "/#/services") as page:
         page.wait_for_selector("#graph .node")
         page.evaluate("document.querySelectorAll('#graph .edge').forEach(e => e.mark = true)")
         page.locator("#graph .node", has_text="ratings").hover()
         page.mouse.down()
-        wait_for_readings(page, 2)
+        wait_for_changes(page, "live", 2)
         page.mouse.up()
         assert "ratings: called" in page.locator("#graph p").inner_text()
-        wait_for_readings(page, 2)
+        wait_for_changes(page, "live", 2)
         # What is drawn anew is changed where it is, not put in again.
         assert page.evaluate("[...document.querySelectorAll('#graph .edge')].some(e => e.mark)")
 
@@ -350,11 +347,7 @@ def test_nothing_moves_while_numbers_change(browser: Any, demo: Demo) -> None:
               }
             }).observe({ type: "layout-shift" }); }"""
         )
-        for _ in range(4):
-            shown = page.locator("#live").inner_text()
-            page.wait_for_function(
-                "old => document.getElementById('live').textContent !== old", arg=shown
-            )
+        wait_for_changes(page, "live", 4)
         assert page.evaluate("window.moved") < 0.01, page.evaluate("window.movers")
 
 

@@ -19,7 +19,6 @@ import os
 import socket
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable
 from itertools import accumulate
 from pathlib import Path
 from time import perf_counter
@@ -188,8 +187,19 @@ class GrpcReceiver:
     def _begin_stop(self) -> "asyncio.Task[None]":
         if self._stopping is None:
             assert self._server is not None
-            self._stopping = asyncio.ensure_future(_see_off(self._server, lambda: self._in_hands))
+            self._stopping = asyncio.ensure_future(self._see_off(self._server))
         return self._stopping
+
+    async def _see_off(self, server: "grpc.aio.Server") -> None:
+        """Return when every call in our hands is answered, however long that takes: the worker's own budget ends it."""
+        stopped = asyncio.ensure_future(server.stop(_FOR_EVER_S))
+        was_quiet = False
+        while not (await asyncio.wait([stopped], timeout=_FORGOTTEN_S))[0]:
+            is_quiet = not self._in_hands
+            if was_quiet and is_quiet:
+                await server.stop(None)
+            was_quiet = is_quiet
+        await stopped
 
     def _tls(self) -> Any:
         """Credentials that are read again when their files have changed; a handshake asks."""
@@ -350,17 +360,6 @@ class GrpcReceiver:
                 (why,): n for why, n in self._refusals.bytes.items()
             },
         }
-
-
-async def _see_off(server: "grpc.aio.Server", in_hands: Callable[[], int]) -> None:
-    """Return when every call in our hands is answered, however long that takes: the worker's own budget ends it."""
-    stopped = asyncio.ensure_future(server.stop(_FOR_EVER_S))
-    quiet = False
-    while not (await asyncio.wait([stopped], timeout=_FORGOTTEN_S))[0]:
-        if quiet and not in_hands():
-            await server.stop(None)
-        quiet = not in_hands()
-    await stopped
 
 
 def server_options(settings: ReceiverSettings) -> list[tuple[str, int]]:

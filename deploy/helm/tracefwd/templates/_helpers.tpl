@@ -111,17 +111,21 @@ service:
 {{- end -}}
 {{- end -}}
 
+{{/* The certificate that the admin port of a configuration shows; empty without TLS. */}}
+{{- define "tracefwd.certificate" -}}
+{{- $tls := get (get . "admin" | default dict) "tls" | default dict -}}
+{{- get $tls "cert_file" -}}
+{{- end -}}
+
 {{/* How a kubelet asks the admin port of this configuration for a path: (list PATH CONFIG). */}}
 {{- define "tracefwd.probe" -}}
-{{- $tls := get (get (last .) "admin" | default dict) "tls" | default dict -}}
-{path: {{ first . }}, port: admin{{ if get $tls "cert_file" }}, scheme: HTTPS{{ end }}}
+{path: {{ first . }}, port: admin{{ if include "tracefwd.certificate" (last .) }}, scheme: HTTPS{{ end }}}
 {{- end -}}
 
 {{/* How a Prometheus asks it for metrics: (list CONFIG ENDPOINT), the latter's fields over all. */}}
 {{- define "tracefwd.endpoint" -}}
-{{- $tls := get (get (first .) "admin" | default dict) "tls" | default dict -}}
 {{- $asks := dict "port" "admin" "path" "/metrics" "interval" "30s" -}}
-{{- if get $tls "cert_file" }}{{ $_ := set $asks "scheme" "https" }}{{ end -}}
+{{- if include "tracefwd.certificate" (first .) }}{{ $_ := set $asks "scheme" "https" }}{{ end -}}
 {{- mustMergeOverwrite $asks (last .) | toJson -}}
 {{- end -}}
 
