@@ -77,6 +77,8 @@ SAMPLE_BYTES_MAX = 32_768
 SAMPLES_BYTES_MAX = 16 * 2**20
 # Streams (consoles, `top`, taps) that are open at once; each holds one document of each view at most.
 STREAMS_MAX = 64
+# Connections to the admin port: all streams, and room for probes, scrapers, and browsers' six each; 14 KiB each.
+ADMIN_CONNECTIONS_MAX = 256
 # A reader that takes nothing for so long is gone.
 STREAM_STALL_S = 30.0
 # Spans that wait for one tap's reader; beyond them they are counted as missed.

@@ -13,6 +13,7 @@ import pytest
 from tests.receiver.test_credentials import Authority, authorities, exchange
 from tests.service.watched import check
 from tracefwd.service import admin as admin_module
+from tracefwd.service import api as api_module
 from tracefwd.service.access import COOKIE, HEADERS
 from tracefwd.service.config import Loaded
 from tracefwd.service.supervisor import Service
@@ -113,6 +114,21 @@ async def test_with_a_token_everything_but_probes_demands_it(
         check("Error", refusal)
         assert (status, refusal["error"]) == (401, "wrong_token")
         assert TOKEN not in str(refusal)
+
+
+async def test_a_token_that_does_not_come_is_not_waited_for(
+    token_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api_module, "TOKEN_S_MAX", 0.02)
+    async with serving(token_file=str(token_file)) as service:
+        host, _, port = service.admin_url.rpartition("/")[2].partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(
+            b"POST /api/v1/session HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20\r\n\r\n{"
+        )
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 408 ")
+        writer.close()
 
 
 async def test_a_browser_exchanges_the_token_for_a_cookie(

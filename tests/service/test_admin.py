@@ -15,6 +15,7 @@ import pytest
 
 from tracefwd import __version__, ledger
 from tracefwd.metrics import CATALOGUE
+from tracefwd.service import admin_door
 from tracefwd.service import child as child_module
 from tracefwd.service import slot as slot_module
 from tracefwd.service.config import Loaded
@@ -280,6 +281,23 @@ async def test_no_page_shows_a_secret_and_the_index_names_them_all(
         _, text = await page(http, service, path)
         assert TOKEN not in text
         assert PASSWORD not in text
+
+
+async def test_probes_get_through_while_others_hold_all_places(
+    http: aiohttp.ClientSession, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admin_door, "ADMIN_CONNECTIONS_MAX", 8)
+    host, _, port = service.admin_url.rpartition("/")[2].partition(":")
+    async with http.get(service.admin_url + "/api/v1/events") as events:
+        assert await events.content.readline()
+        silent = [await asyncio.open_connection(host, int(port)) for _ in range(20)]
+        assert await page(http, service, "/livez") == (200, "ok\n")
+        assert [await reader.read(1) for reader, _ in silent[:12]] == [b""] * 12
+        # A console has its place for as long as it listens.
+        for _ in range(3):
+            assert await events.content.readline()
+        for _, writer in silent:
+            writer.close()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ import json
 import logging
 import platform
 import socket
-import ssl
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -20,7 +19,8 @@ from tracefwd import __version__
 from tracefwd.console import page
 from tracefwd.receiver.credentials import Credentials
 from tracefwd.service import exposition
-from tracefwd.service.access import HEADERS, Access, ApiError
+from tracefwd.service.access import HEADERS, Access, ApiError, Handler
+from tracefwd.service.admin_door import AdminDoor
 from tracefwd.service.api import Api
 
 if TYPE_CHECKING:
@@ -54,7 +54,9 @@ class Admin:
         settings = service.loaded.settings.admin
         self._credentials = Credentials(settings, "admin", demands=False)
         access = Access(settings, self._credentials, is_loopback=is_loopback)
-        application = self.application = web.Application(middlewares=[access.guard(_refusal)])
+        application = self.application = web.Application(
+            middlewares=[self._answer, access.guard(_refusal)]
+        )
         Api(service, service.views, access).add_to(application.router)
         for path, handler in {
             "/": self._index,
@@ -70,6 +72,7 @@ class Admin:
         }.items():
             application.router.add_get(path, handler)
         # A probe a second is no news.  Whoever reads while we stop gets a second to finish.
+        self._door: AdminDoor | None = None
         self._refreshing: asyncio.Task[None] | None = None
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
 
@@ -77,17 +80,21 @@ class Admin:
         """Raises ``StartError`` when tokens or certificates cannot be used."""
         self._credentials.load()
         await self._runner.setup()
-        tls = self._credentials.tls
-        if tls is not None:
-            tls.sni_callback = self._take_latest
-        await web.SockSite(self._runner, sock, ssl_context=tls).start()
+        # Each connection gets the certificate of its day.
+        self._door = AdminDoor(sock, self._connection, lambda: self._credentials.tls)
+        self._door.open()
         if self._credentials.are_asked_for:
             self._refreshing = asyncio.create_task(self._refresh(), name="admin credentials")
 
-    def _take_latest(self, connection: ssl.SSLObject, *_: object) -> None:
-        """The server keeps the certificates of its start; each handshake asks here, whether it names a host or not."""
-        assert self._credentials.tls is not None
-        connection.context = self._credentials.tls
+    def _connection(self) -> asyncio.Protocol:
+        assert self._runner.server is not None, "the port is not open"
+        return self._runner.server()
+
+    @web.middleware
+    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        assert self._door is not None, "the port is not open"
+        with self._door.answering(request.transport):
+            return await handler(request)
 
     async def _refresh(self) -> None:
         """Secrets are exchanged while we run."""
@@ -99,6 +106,8 @@ class Admin:
     async def stop(self) -> None:
         if self._refreshing is not None:
             self._refreshing.cancel()
+        if self._door is not None:
+            self._door.close()
         await self._runner.cleanup()
 
     async def _index(self, request: web.Request) -> web.Response:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from tracefwd.service.supervisor import Service
 
 TOKEN_BYTES_MAX = 8_192
+# What a token may take on its way.
+TOKEN_S_MAX = 10.0
 TAP_RATE_MAX = 1_000.0
 LIMIT_MAX = 1_000
 _TEXT_MAX = 500
@@ -79,11 +81,7 @@ class Api:
     async def _open_session(self, request: web.Request) -> web.Response:
         if not self._access.asks_for_token:
             raise ApiError(404, "not_found", "there is no token to ask for", "set admin.token_file")
-        body = await request.content.read(TOKEN_BYTES_MAX + 1)
-        while len(body) <= TOKEN_BYTES_MAX and not request.content.at_eof():
-            body += await request.content.read(TOKEN_BYTES_MAX + 1 - len(body))
-        if len(body) > TOKEN_BYTES_MAX:
-            raise ApiError(413, "too_large", "this is more than a token", "send the token alone")
+        body = await _short_body(request)
         is_form = request.content_type == "application/x-www-form-urlencoded"
         token = _form_token(body) if is_form else _json_token(body)
         self._access.check_token(token)
@@ -295,6 +293,21 @@ def _json_token(body: bytes) -> str:
         raise ApiError(
             400, "parameter", "this is no JSON with a token", '{"token": "..."}'
         ) from error
+
+
+async def _short_body(request: web.Request) -> bytes:
+    body = b""
+    try:
+        async with asyncio.timeout(TOKEN_S_MAX):
+            while len(body) <= TOKEN_BYTES_MAX and not request.content.at_eof():
+                body += await request.content.read(TOKEN_BYTES_MAX + 1 - len(body))
+    except TimeoutError:
+        raise ApiError(
+            408, "too_slow", f"no whole token has come within {TOKEN_S_MAX:g} s", "send it at once"
+        ) from None
+    if len(body) > TOKEN_BYTES_MAX:
+        raise ApiError(413, "too_large", "this is more than a token", "send the token alone")
+    return body
 
 
 def _form_token(body: bytes) -> str:

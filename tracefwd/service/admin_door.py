@@ -1,0 +1,170 @@
+"""Who is connected to the admin port: so many at most, and none that says nothing for long.
+
+aiohttp bounds neither: whoever connects and never asks stays for ever, and takes a descriptor from the parent, which
+needs its own to start workers.  Here:
+
+1. Out of ``ADMIN_CONNECTIONS_MAX`` places, whoever has been silent the longest makes room for the one that comes:
+   probes and scrapers ask at once, so that nobody keeps them out by connecting.  Who is being answered stays.
+2. A connection has ``_FIRST_S`` for its handshake, as long again for its first request, and ``_NEXT_S`` from an answer
+   to the next request; then it is closed, whether it sends nothing, bytes that are no request, or reads nothing.
+3. Out of descriptors, nobody is reset: connections wait in the kernel's backlog, and we look again after a second.
+"""
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from math import inf
+
+from tracefwd.limits import ADMIN_CONNECTIONS_MAX
+
+_log = logging.getLogger(__name__)
+
+# Everybody who means to ask does so at once.
+_FIRST_S = 10.0
+# Longer than scrapers' intervals: a connection that is closed just as it is used again costs a scrape.
+_NEXT_S = 150.0
+_SWEEP_S = 1.0
+_PER_TURN = 16
+_TELL_INTERVAL_S = 60.0
+
+
+class AdminDoor:
+    """``make`` gives each connection's protocol, ``tls`` what holds for it (None for plain text)."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        make: Callable[[], asyncio.Protocol],
+        tls: Callable[[], ssl.SSLContext | None],
+    ) -> None:
+        self._sock = sock
+        self._make = make
+        self._tls = tls
+        self._loop = asyncio.get_running_loop()
+        self._listens = False
+        self._sweeper: asyncio.TimerHandle | None = None
+        # Hands are being shaken; the oldest first.
+        self._opening: dict[asyncio.Task[None], None] = {}
+        # Until when (loop's clock) each may be silent; whoever has been so the longest first.
+        self._silent: dict[asyncio.Transport, float] = {}
+        self._answering: set[asyncio.Transport] = set()
+        self._told_at = -inf
+
+    def open(self) -> None:
+        self._sock.setblocking(False)
+        self._sweep()
+
+    def close(self) -> None:
+        """Take nobody any more; who is in stays, who is still shaking hands does not."""
+        if self._sock.fileno() < 0:
+            return
+        self._loop.remove_reader(self._sock.fileno())
+        self._sock.close()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for task in self._opening:
+            task.cancel()
+
+    @contextmanager
+    def answering(self, transport: asyncio.Transport | None) -> Iterator[None]:
+        """While a request of this connection is worked on."""
+        if transport is None:
+            # Gone already.
+            yield
+            return
+        self._silent.pop(transport, None)
+        self._answering.add(transport)
+        try:
+            yield
+        finally:
+            self._answering.discard(transport)
+            self._silent[transport] = self._loop.time() + _NEXT_S
+
+    def _take(self) -> None:
+        for _ in range(_PER_TURN):
+            try:
+                client, _ = self._sock.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                # A reader would fire again and again.
+                self._loop.remove_reader(self._sock.fileno())
+                self._listens = False
+                self._tell("no connection to the admin port can be taken: %s", error.strerror)
+                return
+            if self._has_room():
+                client.setblocking(False)
+                task = self._loop.create_task(self._let_in(client), name="admin handshake")
+                self._opening[task] = None
+                task.add_done_callback(self._opening.pop)
+            else:
+                client.close()
+
+    def _has_room(self) -> bool:
+        """Whether one more may come in; if need be, the longest silent one goes."""
+        if len(self._opening) + len(self._silent) + len(self._answering) < ADMIN_CONNECTIONS_MAX:
+            return True
+        self._forget_closed()
+        if len(self._opening) + len(self._silent) + len(self._answering) < ADMIN_CONNECTIONS_MAX:
+            return True
+        self._tell(
+            "the admin port has %d connections: whoever is silent makes room", ADMIN_CONNECTIONS_MAX
+        )
+        if self._silent:
+            self._end(next(iter(self._silent)))
+        elif self._opening:
+            next(iter(self._opening)).cancel()
+        else:
+            return False
+        return True
+
+    async def _let_in(self, client: socket.socket) -> None:
+        tls = self._tls()
+        timeout_s = None if tls is None else _FIRST_S
+        try:
+            transport, _ = await self._loop.connect_accepted_socket(
+                self._make, client, ssl=tls, ssl_handshake_timeout=timeout_s
+            )
+        except (OSError, TimeoutError) as error:
+            # Most of all a client that does not trust our certificate; it knows.
+            _log.debug("a client of the admin port gave up: %r", error)
+            with suppress(OSError):
+                client.close()
+        except asyncio.CancelledError:
+            with suppress(OSError):
+                client.close()
+            raise
+        else:
+            # Its first request may have come, and even been answered, before we hear of it.
+            if transport not in self._answering:
+                self._silent.setdefault(transport, self._loop.time() + _FIRST_S)
+
+    def _sweep(self) -> None:
+        self._forget_closed()
+        now = self._loop.time()
+        for transport in [each for each, until in self._silent.items() if now >= until]:
+            self._end(transport)
+        if not self._listens:
+            self._listens = True
+            self._loop.add_reader(self._sock.fileno(), self._take)
+        self._sweeper = self._loop.call_later(_SWEEP_S, self._sweep)
+
+    def _forget_closed(self) -> None:
+        for transport in [each for each in self._silent if each.is_closing()]:
+            del self._silent[transport]
+
+    def _end(self, transport: asyncio.Transport) -> None:
+        del self._silent[transport]
+        transport.abort()
+
+    def _tell(self, text: str, what: object) -> None:
+        now = self._loop.time()
+        if now - self._told_at >= _TELL_INTERVAL_S:
+            self._told_at = now
+            _log.warning(text, what)
+
+
+__all__ = ["AdminDoor"]
