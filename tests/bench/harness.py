@@ -39,16 +39,14 @@ class Sink(AbstractContextManager["Sink"]):
     """``sink.py`` on the other core."""
 
     def __enter__(self) -> Self:
-        self.ports = SinkPorts(*(machine.free_port() for _ in range(4)))
-        ports = (self.ports.lines, self.ports.metrics, self.ports.backend, self.ports.otlp)
         script = str(Path(__file__).with_name("sink.py"))
         self._process = subprocess.Popen(
-            [sys.executable, script, str(machine.OTHER_CORE), *map(str, ports)],
+            [sys.executable, script, str(machine.OTHER_CORE)],
             stdout=subprocess.PIPE,
             text=True,
         )
         assert self._process.stdout is not None
-        assert self._process.stdout.readline() == "listening\n"
+        self.ports = SinkPorts(*json.loads(self._process.stdout.readline()))
         return self
 
     def counts(self) -> dict[str, int]:

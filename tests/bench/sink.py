@@ -1,6 +1,6 @@
 """The far side of everything that is measured: it answers at once and counts what came.
 
-Run as ``python tests/bench/sink.py CORE LINES_PORT METRICS_PORT BACKEND_PORT OTLP_PORT``; prints one line when it
+Run as ``python tests/bench/sink.py CORE``; prints its four ports (lines, metrics, backend, otlp) as a JSON list when it
 listens, and a JSON object of counts on SIGUSR1.
 
 * lines: Wavefront lines, as a proxy's tracing port takes them; a query that names the format goes before the port;
@@ -151,7 +151,7 @@ class Counting(asyncio.Protocol):
         self._transport.write(self._take(url, body))
 
 
-async def main(ports: list[int]) -> None:
+async def main() -> None:
     counts: Counter[str] = Counter(spans=0, span_logs=0, metrics=0, requests=0)
     takes: tuple[Take, ...] = (
         lambda url, body: take_lines(counts, url, body, "lines"),
@@ -160,12 +160,14 @@ async def main(ports: list[int]) -> None:
         lambda url, body: take_otlp(counts, url, body),
     )
     loop = asyncio.get_running_loop()
-    for port, take in zip(ports, takes, strict=True):
-        await loop.create_server(lambda take=take: Counting(counts, take), "127.0.0.1", port)  # type: ignore[misc]
+    ports = []
+    for take in takes:
+        server = await loop.create_server(lambda take=take: Counting(counts, take), "127.0.0.1", 0)  # type: ignore[misc]
+        ports.append(server.sockets[0].getsockname()[1])
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_signal_handler(signal.SIGUSR1, lambda: print(json.dumps(counts), flush=True))
-    print("listening", flush=True)
+    print(json.dumps(ports), flush=True)
     await stop.wait()
 
 
@@ -174,4 +176,4 @@ if __name__ == "__main__":
     # The driver has this core too, and would count what it waits for us as an answer's time.  The lowest niceness is
     # not enough: a slice that has begun is finished, and one takes up to 3 ms.
     os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    asyncio.run(main([int(port) for port in sys.argv[2:]]))
+    asyncio.run(main())
