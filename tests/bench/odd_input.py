@@ -3,12 +3,14 @@
 Run: ``python tests/bench/odd_input.py``.  Odd is a span whose user agent has escapes, is not ASCII, or is longer than
 Wavefront takes.  "apart" are as many odd spans in posts of their own: what more they cost among plain ones is what
 these pay.  "expected us" is (1 - s) plain + s odd for a share s of odd spans, from the rows without and with only
-odd spans of the same round; there an odd span finds its code in the caches, which a rare one does not.
+odd spans of the same round; there an odd span finds its code in the caches, which a rare one does not.  "read" rows
+are the decoder alone in this process: what is read a second time because of a neighbour is all that plain spans pay.
 """
 
 import argparse
 import statistics
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -18,8 +20,10 @@ from tests.bench import harness
 from tests.bench.bodies import ODDITIES, Traffic
 from tests.bench.harness import Cell, Result, Rows, bench
 from tests.bench.servers import tracefwd
+from tracefwd.receiver.decode import make_decode
 
 SHARES = (0.05, 1.0)
+_READINGS = 6
 
 
 def at(oddity: str, seconds: float) -> Rows:
@@ -31,6 +35,29 @@ def at(oddity: str, seconds: float) -> Rows:
     with bench(tracefwd(), apart) as one:
         rows[f"{oddity}, {SHARES[0]:.0%} apart"] = one.limit(seconds)
     return harness.cut(rows, "spans/CPU-s", "us/span", "lost")
+
+
+def read(oddity: str) -> Rows:
+    """The decoder alone, on posts with an odd span here and there and on as many odd spans in posts of their own."""
+    return {
+        f"{oddity}, {SHARES[0]:.0%} read{place}": {
+            "us/span": _read_us(Traffic(oddity=oddity, odd_share=SHARES[0], odd_posts=is_apart))
+        }
+        for place, is_apart in (("", False), (" apart", True))
+    }
+
+
+def _read_us(traffic: Traffic) -> float:
+    decode = make_decode()
+    requests = [each for envoy in traffic.envoys(time.time_ns() // 1000) for each in envoy]
+    best = float("inf")
+    # The first time keys are learned.
+    for _ in range(_READINGS):
+        begin = time.process_time()
+        for request in requests:
+            decode(request.body, "application/json")
+        best = min(best, time.process_time() - begin)
+    return best * 1e6 / sum(request.spans for request in requests)
 
 
 def plain(seconds: float) -> Rows:
@@ -50,14 +77,20 @@ def expect(result: Result) -> None:
 
 def measure(args: argparse.Namespace) -> Result:
     cells: list[Cell] = [partial(plain, args.seconds)]
-    cells += [partial(at, oddity, args.seconds) for oddity in ODDITIES]
+    for oddity in ODDITIES:
+        cells += [partial(at, oddity, args.seconds), partial(read, oddity)]
     result = harness.run_rounds("odd input", cells, args.rounds)
     expect(result)
     for oddity in ODDITIES:
         name = f"{oddity}, {SHARES[0]:.0%}"
         more = statistics.median(row["us/span"] / row["expected us"] for row in result.rounds[name])
         beside = result.ratio(name, f"{name} apart", "us/span")
-        result.notes.append(f"{name}: {beside:.2f} of the cost apart, {more:.2f} of expected")
+        again = result.median(f"{name} read", "us/span") - result.median(
+            f"{name} read apart", "us/span"
+        )
+        result.notes.append(
+            f"{name}: {beside:.2f} of the cost apart, {more:.2f} of expected; reading: {again:+.2f} us a span"
+        )
     return result
 
 
