@@ -58,9 +58,20 @@ service:
   drain_timeout: 20s
 {{- end -}}
 
+{{/* A configuration with an operator's laid over it: (list CONFIG OVER).  A section that is left empty takes nothing away. */}}
+{{- define "tracefwd.over" -}}
+{{- $over := dict -}}
+{{- range $section, $given := last . -}}
+{{- if not (kindIs "invalid" $given) -}}
+{{- $_ := set $over $section $given -}}
+{{- end -}}
+{{- end -}}
+{{- mustMergeOverwrite (first .) $over | toYaml -}}
+{{- end -}}
+
 {{/* tracefwd.yaml. */}}
 {{- define "tracefwd.whole" -}}
-{{- mustMergeOverwrite (fromYaml (include "tracefwd.config" .)) (.Values.config | default dict) | toYaml -}}
+{{- include "tracefwd.over" (list (fromYaml (include "tracefwd.config" .)) .Values.config) -}}
 {{- end -}}
 
 {{/* A size of tracefwd's or a quantity of Kubernetes', in bytes. */}}
@@ -152,7 +163,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if eq .Values.target.kind "direct" -}}
 {{- $_ := set $config "exporter" (get (fromYaml (include "tracefwd.config" .)) "exporter") -}}
 {{- end -}}
-{{- mustMergeOverwrite $config (.Values.metrics.config | default dict) | toYaml -}}
+{{- include "tracefwd.over" (list $config .Values.metrics.config) -}}
 {{- end -}}
 
 {{/* Where pods may go, and what they need to be pulled. */}}
