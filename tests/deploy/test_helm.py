@@ -184,6 +184,10 @@ def test_the_metrics_path_goes_where_the_values_say(tmp_path: Any) -> None:
         ("http://a", 80),
         ("https://a/x?y=1:2", 443),
         ("http://a:9091/federate", 9091),
+        ("http://[fd00::1]:9092/federate", 9092),
+        ("https://[fd00::1]", 443),
+        ("http://user:1234@a:9093/federate", 9093),
+        ("http://a?x=y:9094", 80),
     ):
         own["metrics"]["sources"] = [{"url": url}, {"url": url}]
         policy = one(objects(render.chart_metrics(own)), "NetworkPolicy")
