@@ -229,6 +229,29 @@ MISTAKES: dict[str, Object] = {
     "terminationGracePeriodSeconds: pre_stop_delay (5s) and drain_timeout (1m30s) together are more than 45 s": {
         "config": {"service": {"drain_timeout": "1m30s"}}
     },
+    "metrics.spool.size: batches take up to 1GiB, and 512Mi is less": {
+        "metrics": {"enabled": True, "config": {"spool": {"bytes_max": "1GiB"}}}
+    },
+    "terminationGracePeriodSeconds: pre_stop_delay (0s) and drain_timeout (1m30s) together are more than 45 s": {
+        "metrics": {"enabled": True, "config": {"service": {"drain_timeout": "1m30s"}}}
+    },
+    # Where nobody would look for them.
+    "config.receiver.listen: 0.0.0.0:9511: Service, probes and NetworkPolicy lead to port 9411": {
+        "config": {"receiver": {"listen": "0.0.0.0:9511"}}
+    },
+    "config.receiver.otlp.grpc.listen: [::]:9317: Service, probes and NetworkPolicy lead to port 4317": {
+        "otlp": {"enabled": True},
+        "config": {"receiver": {"otlp": {"grpc": {"listen": "[::]:9317"}}}},
+    },
+    "config.admin.listen: 0.0.0.0:19412: Service, probes and NetworkPolicy lead to port 9412": {
+        "config": {"admin": {"listen": "0.0.0.0:19412"}}
+    },
+    "config.admin.listen: 127.0.0.1:9412: a kubelet cannot reach it": {
+        "config": {"admin": {"listen": "127.0.0.1:9412"}}
+    },
+    "metrics.config.admin.listen: [::1]:9412: a kubelet cannot reach it": {
+        "metrics": {"enabled": True, "config": {"admin": {"listen": "[::1]:9412"}}}
+    },
     # A section whose lines are all comments.
     "missing property 'spool'": {"spool": None},
     "'/metrics': missing property 'prometheus'": {"metrics": {"prometheus": None}},
@@ -301,6 +324,50 @@ def test_what_is_left_empty_is_as_if_it_were_not_written() -> None:
         "containers"
     ]
     assert container["resources"] == {"requests": {"ephemeral-storage": "768Mi"}}
+
+
+@needs_tools
+def test_what_the_metrics_path_s_configuration_says_holds(tmp_path: Any) -> None:
+    """Its container has flags and variables, which would win over it."""
+    said = {
+        "admin": {"listen": "[::]:9412"},
+        "exporter": {
+            "targets": [{"name": "otel", "kind": "otlp", "url": "http://otel.example:4318"}]
+        },
+        "metrics": {"cluster": "another"},
+        "spool": {"bytes_max": "300MiB"},
+    }
+    for own in ({}, {"spool": {"folder": ""}}):
+        config = {**said, "spool": {**said["spool"], **own.get("spool", {})}}
+        found = objects(render.chart_metrics({"metrics": {"enabled": True, "config": config}}))
+        settings = settings_of(found, tmp_path)
+        assert settings.admin.listen == "[::]:9412"
+        assert [target.name for target in settings.exporter.targets] == ["otel"]
+        assert settings.metrics.cluster == "another"
+        assert settings.spool.bytes_max == 300 * 2**20
+        assert bool(settings.spool.folder) == (not own)
+
+
+@needs_tools
+def test_pods_that_have_addresses_of_ipv6_only_can_be_reached(tmp_path: Any) -> None:
+    listen = {"grpc": {"listen": "[::]:4317"}, "http": {"listen": "[::]:4318"}}
+    values = {
+        "target": {
+            "proxy": {"traces": "http://[fd00::1]:30000", "metrics": "http://[fd00::1]:2878"}
+        },
+        "otlp": {"enabled": True},
+        "config": {
+            "receiver": {"listen": "[::]:9411", "otlp": listen},
+            "admin": {"listen": "[::]:9412"},
+        },
+    }
+    found = objects(render.chart(values))
+    settings = settings_of(found, tmp_path)
+    assert settings.receiver.otlp.grpc.listen == "[::]:4317"
+    assert settings.receiver.otlp.http.listen == "[::]:4318"
+    assert one(found, "NetworkPolicy")["spec"]["egress"][1]["ports"] == [
+        {"protocol": "TCP", "port": port} for port in (30000, 2878)
+    ]
 
 
 @needs_tools

@@ -100,6 +100,16 @@ service:
 {{- end -}}
 {{- end -}}
 
+{{/* The same of the metrics path's, which has batches and no journal. */}}
+{{- define "tracefwd.metrics.room" -}}
+{{- $spool := get (fromYaml (include "tracefwd.metrics.config" .)) "spool" | default dict -}}
+{{- $bytes := get $spool "bytes_max" | default .Values.metrics.spool.bytesMax -}}
+{{- $size := .Values.metrics.spool.size -}}
+{{- if and (not (hasKey $spool "folder")) (gt (float64 (include "tracefwd.bytes" $bytes)) (float64 (include "tracefwd.bytes" $size))) -}}
+{{- fail (printf "metrics.spool.size: batches take up to %v, and %s is less" $bytes $size) -}}
+{{- end -}}
+{{- end -}}
+
 {{/* A duration of tracefwd's, in seconds. */}}
 {{- define "tracefwd.seconds" -}}
 {{- $scale := dict "us" 1e-6 "ms" 1e-3 "s" 1.0 "m" 60.0 "h" 3600.0 -}}
@@ -111,14 +121,31 @@ service:
 {{- $sum -}}
 {{- end -}}
 
-{{/* Nothing; fails for a pod that is killed before it has drained as long as it may. */}}
+{{/* Nothing; fails for a pod that is killed before it has drained as long as it may: (list CONFIG SECONDS). */}}
 {{- define "tracefwd.grace" -}}
-{{- $service := get (fromYaml (include "tracefwd.whole" .)) "service" -}}
+{{- $service := get (first .) "service" | default dict -}}
 {{- $before := get $service "pre_stop_delay" | default "0s" -}}
 {{- $drain := get $service "drain_timeout" | default "0s" -}}
 {{- $needed := addf (float64 (include "tracefwd.seconds" $before)) (float64 (include "tracefwd.seconds" $drain)) -}}
-{{- if gt $needed (float64 .Values.terminationGracePeriodSeconds) -}}
-{{- fail (printf "terminationGracePeriodSeconds: pre_stop_delay (%v) and drain_timeout (%v) together are more than %v s" $before $drain .Values.terminationGracePeriodSeconds) -}}
+{{- if gt $needed (float64 (last .)) -}}
+{{- fail (printf "terminationGracePeriodSeconds: pre_stop_delay (%v) and drain_timeout (%v) together are more than %v s" $before $drain (last .)) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Nothing; fails for a port of a configuration that is not where Service, probes and NetworkPolicy look: (list KEY ADDRESS PORT). */}}
+{{- define "tracefwd.port" -}}
+{{- $address := toString (index . 1 | default "") -}}
+{{- if and $address (not (hasSuffix (printf ":%d" (last .)) $address)) -}}
+{{- fail (printf "%s: %s: Service, probes and NetworkPolicy lead to port %d; choose the address and leave the port" (first .) $address (last .)) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Nothing; the same for an admin port, which kubelets ask from outside of the pod: (list KEY CONFIG). */}}
+{{- define "tracefwd.admin" -}}
+{{- $address := toString (get (get (last .) "admin" | default dict) "listen" | default "") -}}
+{{- include "tracefwd.port" (list (first .) $address 9412) -}}
+{{- if regexMatch "^(127\\.|localhost:|\\[::1\\])" $address -}}
+{{- fail (printf "%s: %s: a kubelet cannot reach it, and no probe would succeed; write 0.0.0.0:9412 or [::]:9412" (first .) $address) -}}
 {{- end -}}
 {{- end -}}
 
