@@ -214,6 +214,13 @@ MISTAKES: dict[str, Object] = {
     "'/extraVolumeMounts/0/mountPath': 'not' failed": {
         "extraVolumeMounts": [{"name": "rules", "mountPath": "/etc/tracefwd/rules"}]
     },
+    # What the API server would refuse, after it took the rest of the release.
+    "autoscaling.maxReplicas: 10 is less than minReplicas, 12": {
+        "autoscaling": {"minReplicas": 12}
+    },
+    "'/extraEnv/0/value': got number, want string": {
+        "extraEnv": [{"name": "TRACEFWD_SERVICE__WORKERS", "value": 2}]
+    },
     "missing property 'port'": {"extraPorts": [{"name": "tcp-lines"}]},
     "spool.size: batches and journal of 2 worker(s) take up to 2 x 2 x 256MiB, and 768Mi is less": {
         "config": {"service": {"workers": 2}}
