@@ -87,16 +87,44 @@ def test_runs_with_a_read_only_root_and_no_rights(tmp_path: Path) -> None:
 
 
 @needs_tools
-def test_helm_test_says_whether_the_service_answers_as_envoys_need_it(tmp_path: Path) -> None:
-    [pod] = [each for each in render.objects(render.chart()) if each["kind"] == "Pod"]
+@pytest.mark.parametrize("intake", ["plain", "tls", "token"])
+def test_helm_test_says_whether_the_service_answers_as_envoys_need_it(
+    tmp_path: Path, intake: str
+) -> None:
+    receiver = {"plain": {}, "tls": {"tls": tls_files(tmp_path)}, "token": {}}[intake]
+    if intake == "token":
+        (tmp_path / "token").write_text("a-token\n")
+        receiver["token_file"] = str(tmp_path / "token")
+    found = render.objects(render.chart({"config": {"receiver": receiver}}))
+    [pod] = [each for each in found if each["kind"] == "Pod"]
     [container] = pod["spec"]["containers"]
     python, *flags, program = container["command"]
     assert (python, flags) == ("python", ["-c"])
     nobody = ["--proxy-traces", "http://127.0.0.1:1", "--proxy-metrics", "http://127.0.0.1:1"]
-    with forwarder(tmp_path, nobody, service={"drain_timeout": "0s"}) as part:
-        for path, code in (("", 0), ("/nowhere", 1)):
-            here = program.replace("http://tracefwd:9411", part.intake + path)
+    service = {"drain_timeout": "0s"}
+    with forwarder(tmp_path, nobody, service=service, receiver=receiver) as part:
+        scheme = part.intake.partition(":")[0]
+        # A token is asked for before anybody looks at the path.
+        for path, code in (("", 0), *([] if intake == "token" else [("/nowhere", 1)])):
+            here = program.replace(f"{scheme}://tracefwd:9411", part.intake + path)
             assert here != program
             done = subprocess.run([sys.executable, "-c", here], capture_output=True, timeout=60)
             assert done.returncode == code, done.stderr
         assert part.ledger()["received"] == 0
+
+
+@needs_tools
+def test_helm_test_is_not_there_where_it_would_need_a_certificate() -> None:
+    tls = {"cert_file": "/tls/tls.crt", "key_file": "/tls/tls.key", "client_ca_file": "/tls/ca.crt"}
+    found = render.objects(render.chart({"config": {"receiver": {"tls": tls}}}))
+    assert [each["kind"] for each in found if each["kind"] == "Pod"] == []
+
+
+def tls_files(folder: Path) -> dict[str, str]:
+    if shutil.which("openssl") is None:
+        pytest.skip("NO OPENSSL: no certificate can be made for the intake")
+    files = {"cert_file": str(folder / "tls.crt"), "key_file": str(folder / "tls.key")}
+    words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=tracefwd"]
+    words += ["-days", "2", "-out", files["cert_file"], "-keyout", files["key_file"]]
+    subprocess.run(words, check=True, capture_output=True, timeout=60)
+    return files
