@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tracefwd.errors import ConfigError
+from tracefwd.exporter.auth import CredentialsError, SecretFile
 from tracefwd.service import units
 from tracefwd.service.config import (
     Loaded,
@@ -590,6 +591,43 @@ def test_files_of_secrets_are_looked_at_before_the_start(tmp_path):
     assert len(problems) == 2
     assert "is empty" in problems[0]
     assert "No such file" in problems[1]
+
+
+@pytest.mark.parametrize(
+    "content", [b"one-secret\ntwo-secret\n", b"\xef\xbb\xbfone-secret", b"Bearer one-secret"]
+)
+def test_a_token_that_could_never_be_sent_is_told_before_the_start(tmp_path, content):
+    """A mark of an editor's, a second line, the scheme before it."""
+    file = tmp_path / "credentials"
+    file.write_bytes(content)
+    flags = {"--direct": "https://h", "--token-file": str(file)}
+    (problem,) = check_files(load(None, {}, flags).settings)
+    assert problem.startswith(f"exporter.targets[0].token_file = {str(file)!r}: holds no token, ")
+    assert "secret" not in problem
+
+
+def test_what_is_said_of_a_file_without_a_token_can_be_read(tmp_path):
+    """It goes to the log and to the doctor, who hide what stands behind "token:"."""
+    file = tmp_path / "wavefront"
+    file.write_text("two words")
+    with pytest.raises(CredentialsError) as caught:
+        SecretFile(str(file)).read()
+    assert redact(str(caught.value)) == str(caught.value)
+
+
+def test_what_a_port_could_not_read_is_told_before_the_start(tmp_path):
+    tokens, no_pem = tmp_path / "tokens", tmp_path / "no.pem"
+    tokens.write_text("one-secret\ntwo secret\n")
+    no_pem.write_text("neither certificate nor key")
+    flags = {
+        "receiver.token_file": str(tokens),
+        "admin.tls.cert_file": str(no_pem),
+        "admin.tls.key_file": str(no_pem),
+    }
+    told, also = check_files(load(None, {}, flags).settings)
+    assert told.startswith("receiver.token_file: a token has visible ASCII characters only; ")
+    assert also.startswith("admin.tls: cert_file and key_file cannot be used ")
+    assert "secret" not in told
 
 
 def test_files_that_are_not_there_are_told_with_all_other_mistakes(tmp_path):

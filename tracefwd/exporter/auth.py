@@ -129,7 +129,10 @@ class SecretFile:
         # A header takes visible ASCII; anything else is a wrong file (and would not reach the target whole).
         lowest = 0x20 if self._blanks else 0x21
         if any(byte < lowest or byte >= 0x7F for byte in raw):
-            raise CredentialsError(f"{path} holds no token: one line of visible ASCII is wanted")
+            # Not "token:", behind which logs hide a word.
+            raise CredentialsError(
+                f"{path} holds no token, which is one line of visible ASCII; write it there alone"
+            )
         return raw.decode("ascii")
 
 

@@ -107,7 +107,9 @@ def _read_tokens(path: str, section: str) -> tuple[bytes, ...]:
             f"{section}.token_file has {len(tokens)} tokens; write 1 to {_TOKENS_MAX}, one a line"
         )
     if any(byte <= 0x20 or byte >= 0x7F for token in tokens for byte in token):
-        raise StartError(f"{section}.token_file: a token has visible ASCII characters only")
+        raise StartError(
+            f"{section}.token_file: a token has visible ASCII characters only; write each alone on its line"
+        )
     return tokens
 
 

@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from tracefwd.errors import StartError
 from tracefwd.limits import POINT_TAG_KEY_LENGTH_MAX, POINT_TAGS_MAX
 from tracefwd.processor import templates
 from tracefwd.processor.wavefront_proxy_rules import Deviations
@@ -19,7 +20,7 @@ from tracefwd.service.config_report import Report, did_you_mean
 from tracefwd.service.masking import mask_secret_path
 from tracefwd.service.source_checks import check_sources, wants_scraper
 from tracefwd.service.target_checks import check_targets
-from tracefwd.settings import Settings
+from tracefwd.settings import AdminSettings, ReceiverSettings, Settings
 
 # Numbers that are not simply "above zero": (lowest, highest).
 _RANGES: dict[str, tuple[float, float]] = {
@@ -52,11 +53,7 @@ _RED_TAGS_MAX = POINT_TAGS_MAX - 10
 _STANDARD_PATHS = ("/api/v2/spans", "/api/v1/spans")
 _PATH = re.compile(r"/[^\s?#]*")
 _FLAG = re.compile(r"[A-Z]{1,16}")
-_PORT_FILES = [
-    f"{section}.{name}"
-    for section in ("receiver", "admin")
-    for name in ("token_file", "tls.cert_file", "tls.key_file", "tls.client_ca_file")
-]
+_PORT_FILES = ("token_file", "tls.cert_file", "tls.key_file", "tls.client_ca_file")
 _TARGET_FILES = (
     "token_file",
     "csp_token_file",
@@ -65,6 +62,7 @@ _TARGET_FILES = (
     "cert_file",
     "key_file",
 )
+_NO_SECRETS = ("ca_file", "cert_file", "key_file")
 
 
 def check(settings: Settings, report: Report) -> None:
@@ -363,22 +361,58 @@ def check_runnable(settings: Settings) -> list[str]:
 
 
 def check_files(settings: Settings) -> list[str]:
-    """Files that are named but cannot be read now; their content is looked at for emptiness only."""
+    """Files that are named but cannot be used now; of targets' certificates only whether they are there."""
     problems: list[str] = []
-    for key in _PORT_FILES:
-        path = get(settings, key)
-        reason = unreadable(path) if path else None
-        if reason is not None:
-            problems.append(f"{key} = {mask_secret_path(path)!r}: {reason}.")
+    for section in ("receiver", "admin"):
+        problems += _unusable_files(settings, section)
     for index, target in enumerate(settings.exporter.targets):
         files = {name: getattr(target, name) for name in _TARGET_FILES}
         files |= {f"header_files.{name}": path for name, path in target.header_files.items()}
         for name, path in files.items():
             reason = unreadable(path) if path else None
+            if path and reason is None and name not in _NO_SECRETS:
+                reason = _no_secret(path, blanks=name.startswith("header_files."))
             if reason is not None:
                 shown = repr(mask_secret_path(path))
                 problems.append(f"exporter.targets[{index}].{name} = {shown}: {reason}.")
     return problems
+
+
+def _unusable_files(settings: Settings, section: str) -> list[str]:
+    """A port's tokens and certificate, as the port itself will read them."""
+    problems: list[str] = []
+    for name in _PORT_FILES:
+        path = get(settings, f"{section}.{name}")
+        reason = unreadable(path) if path else None
+        if reason is not None:
+            problems.append(f"{section}.{name} = {mask_secret_path(path)!r}: {reason}.")
+    port: ReceiverSettings | AdminSettings = getattr(settings, section)
+    # One without the other was refused before.
+    if problems or bool(port.tls.cert_file) != bool(port.tls.key_file):
+        return problems
+    if not (port.token_file or port.tls.cert_file):
+        return []
+    from tracefwd.receiver.credentials import Credentials  # TLS: most have none
+
+    try:
+        Credentials(port, section).load()
+    except StartError as error:
+        return [f"{error}."]
+    return []
+
+
+def _no_secret(path: str, *, blanks: bool) -> str | None:
+    """Why a file's content could not be sent as a secret."""
+    from tracefwd.exporter.auth import (
+        CredentialsError,
+        SecretFile,
+    )  # an HTTP client: most have none
+
+    try:
+        SecretFile(path, blanks=blanks).read()
+    except CredentialsError as error:
+        return str(error).removeprefix(f"{Path(path)} ")
+    return None
 
 
 def unreadable(path: str) -> str | None:
