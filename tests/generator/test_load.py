@@ -262,6 +262,7 @@ async def test_an_answer_that_ends_with_the_connection_counts() -> None:
         receiver.closes_after_answer = True
         report = await generate(options(receiver.url, seconds=0.1))
     assert report.statuses == {500: report.posts}
+    assert f"answers by status: 500 ({report.posts:,})" in list(report.lines())
     assert report.unanswered == 0
 
 

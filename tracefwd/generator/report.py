@@ -118,6 +118,9 @@ class Report:
             f"connections opened: {self.connections_opened:,}"
             f" ({self.connections_extra:,} beyond the kept ones), cpu {self.cpu_s:.2f} s"
         )
+        if self.non_202:
+            counts = (f"{status} ({count:,})" for status, count in sorted(self.statuses.items()))
+            yield f"answers by status: {', '.join(counts)}"
         if self.errors:
             yield "; ".join(f"{reason} ({count:,})" for reason, count in self.errors.items())
 
