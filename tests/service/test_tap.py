@@ -146,6 +146,14 @@ async def test_nothing_to_tap_is_said(url: str, words: str) -> None:
         await follow(Reach(url), EVERYTHING, print, print)
 
 
+async def test_a_port_that_hangs_up_may_want_tls() -> None:
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(StartError, match="if it speaks TLS, write --admin https://"):
+            await follow(Reach(f"http://127.0.0.1:{port}"), EVERYTHING, print, print)
+
+
 @pytest.mark.parametrize("flag", ["--ca-file", "--cert-file"])
 @pytest.mark.parametrize("command", ["tap", "top"])
 def test_what_is_for_https_is_not_passed_over_in_silence(

@@ -33,6 +33,10 @@ _FAILURES: tuple[tuple[type[BaseException], str], ...] = (
     (aiohttp.ConnectionTimeoutError, f"no connection within {_CONNECT_S:g} s; see --admin"),
     (TimeoutError, f"it has said nothing for {SILENCE_S:g} s"),
     (aiohttp.ClientConnectorSSLError, "no TLS connection; is it an https port?"),
+    (
+        aiohttp.ServerDisconnectedError,
+        "it closed the connection without an answer; if it speaks TLS, write --admin https://",
+    ),
     (aiohttp.ClientConnectorDNSError, "its name does not resolve; see --admin"),
 )
 
