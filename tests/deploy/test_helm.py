@@ -552,6 +552,12 @@ def test_the_notes_tell_the_next_step(name: str) -> None:
     assert f"exec {kind}/tracefwd -- tracefwd doctor --config /etc/tracefwd/tracefwd.yaml" in notes
     assert ("30000" in notes) == (name != "direct")
     assert ("deployment/tracefwd-metrics 9413" in notes) == (name == "metrics")
+    if name == "metrics":
+        # Without its flags the doctor would find nowhere to deliver to.
+        path = objects(render.chart_metrics(render.METRICS[name]))
+        [container] = workload(path)["spec"]["template"]["spec"]["containers"]
+        flags = " ".join(container["args"][1:])
+        assert f"exec deployment/tracefwd-metrics -- tracefwd doctor {flags}\n" in notes
     # What is to be pasted is what deploy/istio has.
     snippets = re.findall(
         r"^ +(?:meshConfig:.*?9411|apiVersion:.*?100)$", notes, re.DOTALL | re.MULTILINE

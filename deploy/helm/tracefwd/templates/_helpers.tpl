@@ -193,6 +193,15 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- include "tracefwd.over" (list $config .Values.metrics.config) -}}
 {{- end -}}
 
+{{/* The metrics path's flags, with a blank between them.  They win over the file, so they must say what it says. */}}
+{{- define "tracefwd.metrics.flags" -}}
+{{- $config := fromYaml (include "tracefwd.metrics.config" .) -}}
+--only=metrics --config=/etc/tracefwd/tracefwd.yaml
+{{- if and (eq .Values.target.kind "proxy") (not (get (get $config "exporter" | default dict) "targets")) }} --proxy-metrics={{ .Values.target.proxy.metrics }}{{ end }}
+{{- "" }} --admin={{ get (get $config "admin" | default dict) "listen" | default "0.0.0.0:9412" }}
+{{- if not (hasKey (get $config "spool" | default dict) "folder") }} --spool=/var/spool/tracefwd{{ end }}
+{{- end -}}
+
 {{/* Where pods may go, and what they need to be pulled. */}}
 {{- define "tracefwd.placement" -}}
 enableServiceLinks: false
