@@ -3,7 +3,7 @@
 Run: ``python tests/bench/cardinality.py``.  "us/span" is the service at its limit, between two ticks; "tick s" is the
 CPU that draining, rendering and packing all series costs once, in this process, after a minute's worth of spans;
 "minute us" is both together at this row's rate and the default interval of a minute, which is what an operator pays.
-Flat is within a tenth from 10 to 10,000.
+Flat is within a tenth from 10 to 10,000, which is told side by side.
 """
 
 import argparse
@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.bench import harness
 from tests.bench.bodies import SPANS, Traffic
 from tests.bench.harness import Result, Rows, bench
-from tests.bench.servers import tracefwd
+from tests.bench.servers import Server, tracefwd
 from tracefwd.exporter.compress import gzip_or_plain
 from tracefwd.exporter.lines import LineWriter
 from tracefwd.model import Heartbeat, RedPoint
@@ -27,6 +27,7 @@ from tracefwd.receiver.decode import make_decode
 from tracefwd.settings import MappingSettings, OperationSettings, RedSettings
 
 SERIES = (1, 10, 100, 1_000, 10_000, 100_000)
+_FLAT = (10, 1_000, 10_000)
 _MINUTE_S = 60.0
 # More series and names than the defaults allow, or the rows beyond would measure the overflow series.
 _SERIES_MAX, _NAMES_MAX = 200_000, 200_000
@@ -35,14 +36,18 @@ _COUNTED_SPANS_PER_S = 20_000
 _NOW_S = 1_795_400_000
 
 
-def at(series: int, seconds: float) -> Rows:
-    traffic = Traffic(series=series, spans=max(SPANS, series))
+def with_series(series: int) -> tuple[Server, Traffic]:
     options = {
         "RED__INTERVAL": "1h",
         "RED__SERIES_MAX": str(_SERIES_MAX),
         "MAPPING__OPERATION__NAMES_MAX": str(_NAMES_MAX),
     }
-    with bench(tracefwd(**options), traffic) as one:
+    return tracefwd(**options), Traffic(series=series, spans=max(SPANS, series))
+
+
+def at(series: int, seconds: float) -> Rows:
+    server, traffic = with_series(series)
+    with bench(server, traffic) as one:
         row = one.limit(seconds)
     tick = tick_s(traffic)
     shown = {
@@ -85,7 +90,12 @@ def tick_s(traffic: Traffic) -> float:
 def measure(args: argparse.Namespace) -> Result:
     cells = [partial(at, series, args.seconds) for series in SERIES]
     result = harness.run_rounds("RED series", cells, args.rounds)
-    result.notes = [result.flat("us/span", "10"), result.flat("minute us", "10")]
+    driven = {f"{series:,}": with_series(series) for series in _FLAT}
+    beside = harness.side_by_side("RED series side by side", driven, args)
+    result.notes = [
+        f"side by side, {beside.flat('us/span', '10')}",
+        result.flat("minute us", "10"),
+    ]
     return result
 
 

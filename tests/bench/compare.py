@@ -4,26 +4,22 @@ Run: ``python tests/bench/compare.py OTHER [--rounds N] [--seconds S] [--what pi
 checkout (``git worktree add``) whose ``.venv`` is made (``make .venv/bin/.dev``).  The ratio is taken within a round,
 and its median shown: below 1 this checkout is cheaper.  Two equal ones show what the machine's own wandering is worth.
 
-``pipeline`` is ``pipeline.py`` in one process, in turn.  ``limit`` is the service at its limit: both run at once on the
-target's core and are driven in turn for a quarter of a second each, so that a neighbour's work slows both.  Each round
-starts both anew, because where a process's memory lies is worth 2 % for as long as it lives, and so is who came first.
+``pipeline`` is ``pipeline.py`` in one process, in turn.  ``limit`` is the service at its limit, both side by side.
 """
 
 import argparse
 import json
 import subprocess
 import sys
-from collections import Counter
 from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.bench import harness
-from tests.bench.harness import Result, Rows, bench
+from tests.bench.bodies import Traffic
+from tests.bench.harness import Result, Rows
 from tests.bench.servers import ROOT, tracefwd
-
-_SLICE_S = 0.25
 
 
 def pipeline_us(checkout: Path, seconds: float) -> float:
@@ -43,22 +39,10 @@ def pipelines(args: argparse.Namespace) -> Result:
 
 def limits(args: argparse.Namespace) -> Result:
     checkouts = {"this": ROOT, "other": args.other.resolve()}
-
-    def side_by_side(first: str, second: str) -> Rows:
-        spans, cpu_s = Counter[str](), Counter[str]()
-        servers = [tracefwd(name, checkout=checkouts[name]) for name in (first, second)]
-        with bench(servers[0]) as one, bench(servers[1]) as two:
-            both = [(first, one), (second, two)]
-            for _ in range(round(args.seconds / _SLICE_S)):
-                # There and back: neither is always the one that comes behind the other.
-                for name, running in [*both, *reversed(both)]:
-                    taken, used_s = running.slice(_SLICE_S)
-                    spans[name] += taken
-                    cpu_s[name] += used_s
-        return {name: {"us/span": cpu_s[name] / spans[name] * 1e6} for name in checkouts}
-
-    cells = [partial(side_by_side, "this", "other"), partial(side_by_side, "other", "this")]
-    return harness.run_rounds("limit", cells, args.rounds)
+    driven = {
+        name: (tracefwd(name, checkout=checkout), Traffic()) for name, checkout in checkouts.items()
+    }
+    return harness.side_by_side("limit", driven, args)
 
 
 WHAT = {"pipeline": pipelines, "limit": limits}

@@ -11,14 +11,13 @@ import argparse
 import statistics
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.bench import harness
 from tests.bench.bodies import ODDITIES, Traffic
-from tests.bench.harness import Cell, Result, Rows, bench
+from tests.bench.harness import Result, Rows
 from tests.bench.servers import tracefwd
 from tracefwd.receiver.decode import make_decode
 
@@ -26,15 +25,14 @@ SHARES = (0.05, 1.0)
 _READINGS = 6
 
 
-def at(oddity: str, seconds: float) -> Rows:
-    rows = {}
-    for share in SHARES:
-        with bench(tracefwd(), Traffic(oddity=oddity, odd_share=share)) as one:
-            rows[f"{oddity}, {share:.0%}"] = one.limit(seconds)
-    apart = Traffic(oddity=oddity, odd_share=SHARES[0], odd_posts=True)
-    with bench(tracefwd(), apart) as one:
-        rows[f"{oddity}, {SHARES[0]:.0%} apart"] = one.limit(seconds)
-    return harness.cut(rows, "spans/CPU-s", "us/span", "lost")
+def traffics() -> dict[str, Traffic]:
+    found = {"plain": Traffic()}
+    for oddity in ODDITIES:
+        for share in SHARES:
+            found[f"{oddity}, {share:.0%}"] = Traffic(oddity=oddity, odd_share=share)
+        apart = Traffic(oddity=oddity, odd_share=SHARES[0], odd_posts=True)
+        found[f"{oddity}, {SHARES[0]:.0%} apart"] = apart
+    return found
 
 
 def read(oddity: str) -> Rows:
@@ -60,11 +58,6 @@ def _read_us(traffic: Traffic) -> float:
     return best * 1e6 / sum(request.spans for request in requests)
 
 
-def plain(seconds: float) -> Rows:
-    with bench(tracefwd()) as one:
-        return harness.cut({"plain": one.limit(seconds)}, "spans/CPU-s", "us/span", "lost")
-
-
 def expect(result: Result) -> None:
     """Adds the column; a round's rows belong together."""
     for number, row in enumerate(result.rounds["plain"]):
@@ -76,10 +69,10 @@ def expect(result: Result) -> None:
 
 
 def measure(args: argparse.Namespace) -> Result:
-    cells: list[Cell] = [partial(plain, args.seconds)]
+    driven = {name: (tracefwd(), traffic) for name, traffic in traffics().items()}
+    result = harness.side_by_side("odd input", driven, args)
     for oddity in ODDITIES:
-        cells += [partial(at, oddity, args.seconds), partial(read, oddity)]
-    result = harness.run_rounds("odd input", cells, args.rounds)
+        result.rounds |= {name: [row] for name, row in read(oddity).items()}
     expect(result)
     for oddity in ODDITIES:
         name = f"{oddity}, {SHARES[0]:.0%}"
