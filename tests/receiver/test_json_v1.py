@@ -185,6 +185,24 @@ def test_a_core_annotation_without_an_endpoint_is_an_ordinary_one() -> None:
 
 
 @pytest.mark.parametrize(
+    "nobody", [{}, {"serviceName": ""}, {"ipv4": "no address"}, {"port": 0}, {"serviceName": None}]
+)
+def test_an_endpoint_that_tells_nothing_is_none(nobody: dict[str, Any]) -> None:
+    """As Zipkin has it: else the caller's span would be split for a host that nobody named."""
+    said, plain = note(10, "sr", nobody), Annotation(10, "sr")
+    (span,) = read([said, note(10, "cs", FRONT), note(30, "cr", FRONT)]).spans
+    assert span == v2(
+        kind="CLIENT", timestamp_us=10, duration_us=20, local=FRONTEND, annotations=[plain]
+    )
+    (span,) = read([said], [tag("a", "b", nobody), tag("ca", True, nobody)]).spans
+    assert span == v2(annotations=[plain], tags={"a": "b"})
+    # Nor is it one where everything else is as usual.
+    call = [note(10, "cs", nobody), note(30, "cr", nobody)]
+    (span,) = read(call, [tag("a", "b", nobody)], name="get", timestamp=10, duration=20).spans
+    assert (span.kind, span.local) == (None, None)
+
+
+@pytest.mark.parametrize(
     "bad", [None, 5, "x", {"value": 1}, {"key": "k"}, {"key": "k", "value": None}]
 )
 def test_a_binary_annotation_that_is_none_is_left_out_and_counted(bad: Any) -> None:

@@ -19,7 +19,7 @@ from tracefwd.model import Decoded, Encoding, Endpoint, PlainSpan, Span
 from tracefwd.receiver import fields, json_v1
 from tracefwd.receiver.fields import INT64_MAX, PLAIN, PORT_MAX, START_US_MIN, Micros, is_plain
 from tracefwd.receiver.tag_memo import Pair, TagMemo
-from tracefwd.receiver.v1_convert import ADDRESS_KEYS
+from tracefwd.receiver.v1_convert import ADDRESS_KEYS, telling
 
 _Text = Annotated[str, Meta(max_length=TAG_VALUE_LENGTH_MAX)]
 _Hex16 = Annotated[str, Meta(min_length=16, max_length=16)]
@@ -198,6 +198,8 @@ class StrictV1Reader:
         except _UNREADABLE:
             return None, b""
         name, ipv4 = endpoint.service_name, endpoint.ipv4
+        if telling(endpoint) is None:
+            return None, b""
         if (name is not None and not is_plain(name)) or fields.addresses(ipv4, None)[0] != ipv4:
             return None, b""
         learned = endpoint, inside + _NEXT_TAG

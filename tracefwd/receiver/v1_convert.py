@@ -116,6 +116,13 @@ def _same_service(left: Endpoint | None, right: Endpoint | None) -> bool:
     return left_name.lower() == right_name.lower()
 
 
+def telling(endpoint: Endpoint | None) -> Endpoint | None:
+    """The endpoint, or None for one that tells nothing, which to Zipkin is no host."""
+    if endpoint is None or endpoint.service_name or endpoint.ipv4 or endpoint.ipv6 or endpoint.port:
+        return endpoint
+    return None
+
+
 def convert(source: V1Span) -> list[Span]:
     """The v2 spans of one v1 span, at least one; times that are 0 in v1 are absent."""
     hosts = _Hosts(source)
@@ -147,9 +154,10 @@ def _take_annotations(source: V1Span, hosts: _Hosts) -> Core:
     for annotation in sorted(
         source.annotations or (), key=lambda said: (said.timestamp, said.value)
     ):
-        span = hosts.at(annotation.endpoint)
+        endpoint = telling(annotation.endpoint)
+        span = hosts.at(endpoint)
         # One without an endpoint is an ordinary annotation, whatever its value.
-        if annotation.endpoint is None or annotation.value not in _CORE:
+        if endpoint is None or annotation.value not in _CORE:
             _annotate(span, annotation)
             continue
         core[annotation.value] = annotation
@@ -241,12 +249,13 @@ def _take_binary_annotations(source: V1Span, hosts: _Hosts) -> dict[str, Endpoin
     """Puts the tags where they belong; returns the addresses by their key."""
     addresses: dict[str, Endpoint] = {}
     for item in sorted(source.binary_annotations or (), key=lambda item: item.key):
+        endpoint = telling(item.endpoint)
         # Whatever the value: clients write "1" or "true", too, and as a tag's its endpoint would be a host of its own.
         if item.key in ADDRESS_KEYS:
-            if item.endpoint is not None:
-                addresses[item.key] = item.endpoint
+            if endpoint is not None:
+                addresses[item.key] = endpoint
             continue
-        span = hosts.at(item.endpoint)
+        span = hosts.at(endpoint)
         # "lc" (local component) without a value only marks the endpoint.
         if item.key == "lc" and not item.value:
             continue
