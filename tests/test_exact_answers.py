@@ -161,6 +161,19 @@ async def test_a_refused_spans_annotations_go_out_without_it(
     assert target.lines == [LOG.replace("%s", kind)]
 
 
+async def test_a_clients_word_on_the_sampling_policy_is_taken_for_the_proxys() -> None:
+    """As seen of the proxy, which looks for its own tag there."""
+    span = {
+        "traceId": "500d729af71525b2",
+        "id": "4d0bb8fcad4f4613",
+        "annotations": [{"timestamp": 1_700_000_000_123_456, "value": "cr"}],
+        "tags": {"_sampledByPolicy": " mine "},
+    }
+    _, _, target, _ = await ask({"body": json.dumps([span])})
+    [log] = [line for line in target.lines if line.startswith("{")]
+    assert log == LOG.replace("%s", "null").replace("=NONE", "=mine")
+
+
 async def test_the_default_answers_stay() -> None:
     target = Target()
     direct = TargetSettings(kind="direct", url="https://x.wavefront.com")

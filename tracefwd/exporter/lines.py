@@ -49,7 +49,8 @@ _PAD = "00000000-0000-0000-"
 _PARENT = f'" "parent"="{_PAD}'
 # Of a span id's digits, what stands before and behind the dash.  Made once: a slice costs as much as what it cuts.
 _FRONT, _BACK = slice(4), slice(4, None)
-_SAMPLED = "_sampledByPolicy=NONE"
+_POLICY_KEY = "_sampledByPolicy"
+_SAMPLED = f"{_POLICY_KEY}=NONE"
 _STEM_LENGTH_MAX = POINT_NAME_LENGTH_MAX - len("∆tracing.derived..total_time.millis.count")
 # What the Java reporter writes for a blank.
 _UNKNOWN = {
@@ -314,13 +315,18 @@ class LineWriter:
     def _render_logs(self, spans: list[WavefrontSpan]) -> Iterable[str]:
         for span in spans:
             if span.logs is not None:
-                mark: dict[str, Any] = {"span": _SAMPLED} if self._sampled_mark else {}
+                mark: dict[str, Any] = {"span": self._policy_of(span)} if self._sampled_mark else {}
                 yield _json({**span_log.of_annotations(span, span.logs), **mark})
             if span.oversize is not None:
                 # Timestamp -1 is how the Java proxy sends values that were too long for a tag.
                 mark = {"span": None} if self._sampled_mark else {}
                 logs = [{"timestamp": -1, "fields": span.oversize}]
                 yield _json({**span_log.members(span, "dummy", logs), **mark})
+
+    def _policy_of(self, span: WavefrontSpan) -> str:
+        """The Java proxy takes a client's tag of this name for its own word."""
+        said = span.tags.get(_POLICY_KEY) if self._as_the_proxy else None
+        return _SAMPLED if said is None else f"{_POLICY_KEY}={said}"
 
     def _payload(self, signal: Signal, data: bytes, items: int, unsendable: int = 0) -> Payload:
         line_bytes_max = self._line_bytes_max[signal]
