@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import JAVA_PROXY, bare, envoy_bodies
 from tracefwd import limits
-from tracefwd.model import Decoded, Encoding
+from tracefwd.model import Annotation, Decoded, Encoding, Endpoint
 from tracefwd.receiver.decode import make_decode
 from tracefwd.receiver.exact import make_exact_decode
 
@@ -132,6 +132,90 @@ def test_what_the_library_forgives_is_taken(
 ) -> None:
     [span] = read(IDS | TAGS | change).spans
     assert getattr(span, member) == value
+
+
+START = '"traceId":"463ac35c9f6413ad48485a3953bb6124","id":"a2fb4a1d1a96d312","tags":{"a":"b"}'
+
+
+def read_text(members: str) -> Decoded:
+    """One span, of these members after its ids and a tag; a name may come twice."""
+    return decode(f"[{{{START},{members}}}]".encode(), "")
+
+
+@pytest.mark.parametrize(
+    ("members", "member", "value"),
+    [
+        ('"name":"get","name":null', "name", "get"),
+        ('"name":"get","name":"put"', "name", "put"),
+        ('"tags":{"c":"d","a":"e"}', "tags", {"a": "e", "c": "d"}),
+        ('"tags":{"x":"1","x":"2"},"tags":null', "tags", {"a": "b", "x": "2"}),
+        ('"debug":true,"debug":false', "debug", True),
+        (
+            '"annotations":[{"timestamp":1,"value":"x"}],"annotations":[{"timestamp":2,"value":"y"}]',
+            "annotations",
+            [Annotation(1, "x"), Annotation(2, "y")],
+        ),
+        ('"localEndpoint":{"serviceName":"a","serviceName":null}', "local", Endpoint("a")),
+        ('"localEndpoint":{"ipv4":"1.2.3.4","ipv4":"x"}', "local", Endpoint(None, "1.2.3.4")),
+        (
+            '"localEndpoint":{"ipv4":"1.2.3.4","ipv6":"::ffff:5.6.7.8"}',
+            "local",
+            Endpoint(None, "5.6.7.8"),
+        ),
+        (
+            '"localEndpoint":{"ipv6":"::ffff:5.6.7.8","ipv4":"1.2.3.4"}',
+            "local",
+            Endpoint(None, "1.2.3.4"),
+        ),
+    ],
+)
+def test_a_member_that_comes_twice_is_read_as_the_library_reads_it(
+    members: str, member: str, value: object
+) -> None:
+    """As seen of the proxy."""
+    [span] = read_text(members).spans
+    assert getattr(span, member) == value
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        '"traceId":"x","traceId":"463ac35c9f6413ad"',
+        '"id":"","id":"1"',
+        '"parentId":"","parentId":"1"',
+        '"kind":"zeta","kind":"CLIENT"',
+        '"timestamp":"x","timestamp":1',
+        '"tags":{"c":null,"c":"d"}',
+        '"debug":1,"debug":true',
+        '"localEndpoint":{"port":"b"},"localEndpoint":{"port":0}',
+        '"annotations":[{"timestamp":null,"timestamp":1,"value":"x"}]',
+    ],
+)
+def test_also_the_first_of_a_member_that_comes_twice_can_fail_the_batch(members: str) -> None:
+    assert not read_text(members).spans
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "ipv4"),
+    [
+        ({"ipv4": "01.002.3.4"}, "01.002.3.4"),
+        ({"ipv6": "::ffff:01.2.3.4"}, "01.2.3.4"),
+        ({"ipv6": "::0F0f:1.2.3.4"}, "1.2.3.4"),
+        ({"ipv6": "::ffff:102:304"}, None),
+        ({"ipv6": "::2"}, None),
+        ({"ipv4": "1.2.3.256"}, None),
+    ],
+)
+def test_an_address_is_taken_by_its_text(endpoint: dict[str, str], ipv4: str | None) -> None:
+    """As seen of the proxy, which knows an IPv4 address within IPv6 by its dots alone."""
+    [span] = read(IDS | TAGS | {"localEndpoint": endpoint | {"serviceName": "a"}}).spans
+    assert span.local is not None
+    assert span.local.ipv4 == ipv4
+
+
+def test_digits_of_any_script_are_a_number() -> None:
+    [span] = read(IDS | TAGS | {"timestamp": "\u0661\u0662", "duration": "\uff17"}).spans
+    assert (span.timestamp_us, span.duration_us) == (12, 7)
 
 
 def test_words_anywhere_in_the_body_make_it_version_2() -> None:

@@ -22,7 +22,7 @@ from tracefwd.limits import (
 )
 from tracefwd.model import Decoded, Encoding, Reject, Span
 from tracefwd.receiver import proto3, salvage
-from tracefwd.receiver.exact_json import Reader, RefusedError, read_v1, read_v2
+from tracefwd.receiver.exact_json import Members, Reader, RefusedError, read_v1, read_v2
 from tracefwd.receiver.fields import BrokenError, Number
 from tracefwd.receiver.json_v2 import StrictReader
 
@@ -34,6 +34,10 @@ _ODD_ID = re.compile(
     rb'd"(?:(?<="traceId")|(?<="id")|(?<="parentId"))[ \t\r\n]*+:[ \t\r\n]*+'
     rb'(?!"[0-9a-f]{16}"|(?<="traceId":)"[0-9a-f]{32}"|null\b)'
 )
+# Of a member that comes twice the strict reader takes the last, and the library may not: it skips a null, joins lists
+# and tags, keeps a flag, refuses an unknown kind, and an address may be none and leave the other.
+_ODD_MEMBER = re.compile(rb'null|"ipv[46]"[^{}]*"ipv[46]"')
+_ONCE_A_SPAN = (b'"annotations"', b'"tags"', b'"kind"', b'"debug"')
 _LIST_END = re.compile(rb"[ \t\r\n]*+\]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 # TBinary: the type of a list of structs, or of a list.
@@ -53,7 +57,11 @@ def _refuse_constant(text: str) -> Any:
 
 # Control characters pass inside strings, numbers keep their text, NaN is no JSON.
 _read_json = json.JSONDecoder(
-    strict=False, parse_int=Number, parse_float=Number, parse_constant=_refuse_constant
+    strict=False,
+    parse_int=Number,
+    parse_float=Number,
+    parse_constant=_refuse_constant,
+    object_pairs_hook=Members,
 ).raw_decode
 
 
@@ -95,11 +103,12 @@ def _refused(encoding: Encoding, rejects: list[Reject]) -> Decoded:
 
 def _read_usual(body: bytes, strict: StrictReader) -> Decoded | None:
     """A body that the strict reader and the library understand alike; None: look closer."""
-    if not _is_v2(body) or b"\\u" in body or _ODD_ID.search(body):
+    if not _is_v2(body) or b"\\u" in body or _ODD_ID.search(body) or _ODD_MEMBER.search(body):
         return None
     decoded = strict.read(body)
-    if decoded is not None:
-        _mark_v2(decoded.spans)
+    if decoded is None or any(body.count(name) > len(decoded.spans) for name in _ONCE_A_SPAN):
+        return None
+    _mark_v2(decoded.spans)
     return decoded
 
 
@@ -169,8 +178,8 @@ def _read_element(body: bytes, start: int, stop: int, read: Reader) -> list[Span
 
 def _without_surrogates(value: Any) -> Any:
     """What Java writes for half of a pair."""
-    if isinstance(value, dict):
-        return {_without_surrogates(k): _without_surrogates(v) for k, v in value.items()}
+    if isinstance(value, Members):
+        return Members([(_without_surrogates(k), _without_surrogates(v)) for k, v in value.pairs])
     if isinstance(value, list):
         return [_without_surrogates(item) for item in value]
     return _SURROGATE.sub("?", value) if type(value) is str else value
