@@ -135,6 +135,8 @@ def test_the_collector_sends_every_duplicate_in_order() -> None:
         ("{a=\"1\"} 1", "name"),
         ("a{b='1'} 1", "labels"),
         ('a{b="1"', "labels"),
+        ("a{5", "labels"),
+        ("a{5 1795352600000", "labels"),
         ('a{b="1",,c="2"} 1', "labels"),
         ('a{,} 1', "labels"),
         ('a{b="1",b="2"} 1', "labels"),

@@ -170,7 +170,7 @@ class Scrape:
             if not line.startswith(head):
                 break
             at += 1
-            block, _, tail = line[skip:].rpartition("} ")
+            block, brace, tail = line[skip:].rpartition("} ")
             if denied and _is_denied(block, denied):
                 refused += 1
                 continue
@@ -178,9 +178,9 @@ class Scrape:
             end = blocks.get(block) or own.learn(block, plan.label)
             shown = values.get(value) or own.value(value)
             when = stamps.get(stamp) or self._stamp(stamp)
-            if type(end) is str and shown and shown[0] != "!" and when and when[0] != "!":
+            if brace and type(end) is str and shown and shown[0] != "!" and when and when[0] != "!":
                 push((end, shown, when, stamp, block))
-            elif not self._push_odd(plan, (end, shown, when, stamp, block)):
+            elif not brace or not self._push_odd(plan, (end, shown, when, stamp, block)):
                 # Here and now: series that are equal keep their order.
                 others += 1
                 self._read_line(line)
