@@ -13,8 +13,18 @@ from tracefwd.limits import MEMO_ENTRIES_MAX, TAG_KEY_LENGTH_MAX
 _KEY_BAD = re.compile(r"[^A-Za-z0-9,\-._]")
 _STEM_BAD = re.compile(r"[^A-Za-z0-9_.\-~]")
 _DELTAS = ("\u2206", "\u0394")
+# Character.isWhitespace: no no-break spaces (U+00A0, U+2007, U+202F), and no U+0085.
+_WHITESPACE = (
+    "\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f \u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006"
+    "\u2008\u2009\u200a\u2028\u2029\u205f\u3000"
+)
 # What cleaning leaves as it is and nobody takes for a name: a sign of a delta and nothing behind it.
 LONE_DELTAS = frozenset(_DELTAS)
+
+
+def is_blank(text: str) -> bool:
+    """Empty, or nothing but Java's white space: as a value it is refused."""
+    return not text.strip(_WHITESPACE)
 
 
 def clean_key(key: str) -> str:

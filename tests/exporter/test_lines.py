@@ -253,6 +253,17 @@ def test_blank_identities_have_the_vendors_stand_ins() -> None:
     assert METRICS.read_point(line, NOW_MS).source == "unknown_source"
 
 
+@pytest.mark.parametrize("value", ["\xa0", "\x85", "\u2007", "\u202f"])
+def test_what_java_does_not_call_blank_is_a_value(value: str) -> None:
+    """As seen of the proxy: its own RED says it, and its port takes it."""
+    odd = IDENTITY._replace(service=value)
+    payloads = LineWriter().write_red([point(odd)], 1)
+    payloads += LineWriter().write_heartbeats([Heartbeat(odd, "server", "", ())], 1)
+    assert all(f' "service"="{value}" ' in line for line in text_lines(payloads, Signal.POINTS))
+    blank = LineWriter().write_red([point(odd._replace(service="\u2003"))], 1)
+    assert '"service"="unknown_service"' in text_lines(blank, Signal.POINTS)[0]
+
+
 def test_a_name_is_what_the_back_end_takes_unless_the_proxys_own_ways_are_wanted() -> None:
     long = point(identity=IDENTITY._replace(application="~" + "a" * 120), operation="x" * 128)
     for reporter in ("", "zipkin"):

@@ -403,7 +403,7 @@ class LineWriter:
             return None
         texts: list[str] = []
         for key, value in pairs:
-            shown = value if value.strip() else _UNKNOWN.get(key, "none")
+            shown = _UNKNOWN.get(key, "none") if naming.is_blank(value) else value
             if len(key) + len(shown) > POINT_TAG_PAIR_LENGTH_MAX:
                 return None
             texts.append(tag(key, _spoken(shown)))

@@ -6,19 +6,11 @@ white space is another one, too.  Pure.
 
 from tracefwd import naming
 
-# Character.isWhitespace: no no-break spaces (U+00A0, U+2007, U+202F), and no U+0085.
-_WHITESPACE = (
-    "\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f \u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006"
-    "\u2008\u2009\u200a\u2028\u2029\u205f\u3000"
-)
 # String.trim: everything up to the blank.
 _TRIMMED = "".join(map(chr, range(0x21)))
 _CONTROLS = bytes(range(0x20))
 
-
-def is_blank(text: str) -> bool:
-    """Empty, or nothing but Java's white space."""
-    return not text.strip(_WHITESPACE)
+is_blank = naming.is_blank
 
 
 def sanitised(text: str) -> str:
