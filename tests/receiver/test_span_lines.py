@@ -254,6 +254,14 @@ def test_a_body_is_lines_of_both_kinds_and_each_stands_alone() -> None:
     assert [reject.where for reject in lines.logs_refused.shown] == ["line 6", "line 7"]
 
 
+@pytest.mark.parametrize("blank", "\x00\x1f \x85\xa0\u1680\u2003\u2007\u2028\u202f\u3000")
+def test_blanks_around_a_line_are_none_of_it(blank: str) -> None:
+    """As seen of the proxy, over HTTP."""
+    lines = read_lines(f"{blank}{LINE}{blank}\n{LINE}".encode())
+    assert (lines.refused.number, len(lines.spans)) == (0, 2)
+    assert lines.spans[0] == lines.spans[1]
+
+
 def test_broken_utf8_is_mended_and_counted() -> None:
     lines = read_lines(LINE.replace("getAll", "get\xff").encode("latin-1") + b"\n" + LINE.encode())
     assert counts(lines)[0] == 2

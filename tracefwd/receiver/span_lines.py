@@ -36,7 +36,7 @@ _SPACE = (
     "\u200a\u2028\u2029\u205f\u3000"
 )
 # Cut off both ends of a line: what the proxy trims over TCP (all controls) and over HTTP.
-_TRIM = "".join(map(chr, range(0x21))) + _SPACE + "\x85\u202f"
+_TRIM = "".join(map(chr, range(0x21))) + _SPACE + "\x85\xa0\u2007\u202f"
 _LINE = re.compile("[^\n]+")
 # A backslash escapes the quote of its own kind and nothing else, so that only the one right before it counts.
 _TOKEN = re.compile(
