@@ -234,6 +234,15 @@ def test_the_other_sides_address_is_no_host_of_its_own_however_it_is_said(value:
     assert (span.remote, span.tags) == (None, {"a": "b"})
 
 
+def test_of_two_addresses_of_one_side_the_last_counts() -> None:
+    """As seen of the Java proxy, also where the last names nobody."""
+    assert read([], [tag("ca", True, FRONT), tag("ca", "true")]).spans == [v2()]
+    assert read([], [tag("ca", True, FRONT), tag("ca", True)]).spans[0].remote == FRONTEND
+    assert read([], [tag("ca", "true"), tag("ca", True, FRONT)]).spans == [
+        v2(kind="SERVER", remote=FRONTEND)
+    ]
+
+
 def test_an_address_among_tags_of_one_endpoint_is_no_tag() -> None:
     members = {"timestamp": 1_700_000_000_000_010, "duration": 20}
     tags = [tag("a", "b", FRONT), tag("sa", "1", FRONT)]

@@ -245,14 +245,15 @@ def _set_times(
             span.duration_us = end.timestamp - begin.timestamp
 
 
-def _take_binary_annotations(source: V1Span, hosts: _Hosts) -> dict[str, Endpoint]:
+def _take_binary_annotations(source: V1Span, hosts: _Hosts) -> dict[str, Endpoint | None]:
     """Puts the tags where they belong; returns the addresses by their key."""
-    addresses: dict[str, Endpoint] = {}
+    addresses: dict[str, Endpoint | None] = {}
     for item in sorted(source.binary_annotations or (), key=lambda item: item.key):
         endpoint = telling(item.endpoint)
         # Whatever the value: clients write "1" or "true", too, and as a tag's its endpoint would be a host of its own.
         if item.key in ADDRESS_KEYS:
-            if endpoint is not None:
+            # Of two the last, and one that is said in text also where it names nobody.
+            if endpoint is not None or item.value is not True:
                 addresses[item.key] = endpoint
             continue
         span = hosts.at(endpoint)
@@ -267,7 +268,7 @@ def _take_binary_annotations(source: V1Span, hosts: _Hosts) -> dict[str, Endpoin
     return addresses
 
 
-def _settle_remotes(hosts: _Hosts, core: Core, addresses: dict[str, Endpoint]) -> None:
+def _settle_remotes(hosts: _Hosts, core: Core, addresses: dict[str, Endpoint | None]) -> None:
     client_side = core.get("cs") or core.get("cr")
     server_side = core.get("sr") or core.get("ss")
     ca, sa, ma = addresses.get("ca"), addresses.get("sa"), addresses.get("ma")
