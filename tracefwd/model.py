@@ -281,14 +281,6 @@ LineCheck = Callable[[Sequence[WavefrontSpan], int], "Mapped"]
 """``(spans, now_us) -> Mapped``: what of them Wavefront would take, long values cut in place; pure."""
 
 
-class Verdict(StrEnum):
-    """A sampler's answer.  ``DEFER`` keeps the span with the sampler, which answers for it later."""
-
-    KEEP = "keep"
-    DROP = "drop"
-    DEFER = "defer"
-
-
 class Mapped(Struct, gc=False):
     """What a mapper made of one body: spans for RED and sampling, and what it had to say about the rest.
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import JAVA_PROXY, NOW_US, sidecar_span
-from tracefwd.model import Decoded, Encoding, Verdict, WavefrontSpan
+from tracefwd.model import Decoded, Encoding, WavefrontSpan
 from tracefwd.processor.ceiling import ASKED, FAVOURED, OTHER, Ceiling
 from tracefwd.processor.istio import make_istio_mapper
 from tracefwd.processor.sampler import SpanSampler, distance, make_sampler
@@ -59,11 +59,7 @@ def test_the_proxys_vectors(trace_id: str, expected: int) -> None:
 
 def test_the_same_traces_are_kept_at_a_rate() -> None:
     sample = sampler(rate=0.4)
-    assert [sample(span(trace)) for trace in (HIGH, MIDDLE, LOW)] == [
-        Verdict.DROP,
-        Verdict.DROP,
-        Verdict.KEEP,
-    ]
+    assert [sample.judge(span(trace)) for trace in (HIGH, MIDDLE, LOW)] == ["rate", "rate", ""]
 
 
 def test_the_real_proxys_choice_of_159_among_300_spans_is_repeated() -> None:
@@ -97,26 +93,26 @@ def test_everything_is_kept_at_no_cost_by_default() -> None:
 
 
 def test_rate_0_keeps_nothing_unless_it_is_to_behave_as_the_proxy_does() -> None:
-    assert sampler(rate=0.0)(span(ZERO)) is Verdict.DROP
-    assert sampler(rate=0.0, as_documented=False)(span(ZERO)) is Verdict.KEEP
-    assert sampler(rate=0.0, exact=True)(span(ZERO)) is Verdict.KEEP
-    assert sampler(rate=0.0, exact=True)(span("0000000000000001")) is Verdict.DROP
+    assert sampler(rate=0.0).judge(span(ZERO)) == "rate"
+    assert sampler(rate=0.0, as_documented=False).judge(span(ZERO)) == ""
+    assert sampler(rate=0.0, exact=True).judge(span(ZERO)) == ""
+    assert sampler(rate=0.0, exact=True).judge(span("0000000000000001")) == "rate"
 
 
 def test_between_0_and_1_both_positions_keep_what_a_java_proxy_keeps() -> None:
     at_the_line = span(f"{5_000:016x}")
     above = span(f"{5_001:016x}")
     for options in ({}, {"as_documented": False}, {"exact": True}):
-        assert sampler(rate=0.5, **options)(at_the_line) is Verdict.KEEP
-        assert sampler(rate=0.5, **options)(above) is Verdict.DROP
+        assert sampler(rate=0.5, **options).judge(at_the_line) == ""
+        assert sampler(rate=0.5, **options).judge(above) == "rate"
 
 
 def test_a_debug_span_is_kept_because_someone_asked_for_it() -> None:
     for options in ({}, {"exact": True}, {"rates": {"services": {"bookinfo/reviews": 0.0}}}):
         sample = sampler(rate=0.0, **options)
-        assert sample(span(HIGH, debug=True)) is Verdict.KEEP
-        assert sample(span(HIGH, tags={"debug": "true"})) is Verdict.KEEP
-        assert sample(span(HIGH)) is Verdict.DROP
+        assert sample.judge(span(HIGH, debug=True)) == ""
+        assert sample.judge(span(HIGH, tags={"debug": "true"})) == ""
+        assert sample.judge(span(HIGH)) != ""
 
 
 # Duration, errors, slow ones
@@ -124,9 +120,9 @@ def test_a_debug_span_is_kept_because_someone_asked_for_it() -> None:
 
 def test_duration_keeps_longer_spans_strictly_in_milliseconds() -> None:
     sample = sampler(rate=0.0, duration=0.005)
-    assert sample(span(HIGH, duration_us=6_000)) is Verdict.KEEP
-    assert sample(span(HIGH, duration_us=5_999)) is Verdict.DROP
-    assert sample(span(HIGH, duration_us=4_000)) is Verdict.DROP
+    assert sample.judge(span(HIGH, duration_us=6_000)) == ""
+    assert sample.judge(span(HIGH, duration_us=5_999)) == "rate"
+    assert sample.judge(span(HIGH, duration_us=4_000)) == "rate"
 
 
 @pytest.mark.parametrize("ms", [1, 7, 70, 290, 1001, 86_400_001])
@@ -134,16 +130,16 @@ def test_a_threshold_written_in_seconds_is_exact(ms: int) -> None:
     sample = sampler(rate=0.0, keep_slow=ms / 1000)
     one = span(HIGH)
     one.duration_ms = ms
-    assert sample(one) is Verdict.DROP
+    assert sample.judge(one) == "rate"
     one.duration_ms = ms + 1
-    assert sample(one) is Verdict.KEEP
+    assert sample.judge(one) == ""
 
 
 def test_rate_and_duration_are_a_union() -> None:
     for options in ({}, {"as_documented": False}, {"exact": True}):
         sample = sampler(rate=0.4, duration=0.1, **options)
-        assert sample(span(LOW)) is Verdict.KEEP
-        assert sample(span(HIGH, duration_us=200_000)) is Verdict.KEEP
+        assert sample.judge(span(LOW)) == ""
+        assert sample.judge(span(HIGH, duration_us=200_000)) == ""
         assert sample.judge(span(HIGH)) == "rate"
 
 
@@ -152,7 +148,7 @@ def test_duration_alone_keeps_slow_spans_only_as_documented_and_does_nothing_in_
 ):
     sample = sampler(duration=0.1)
     assert sample.judge(span(LOW)) == "duration"
-    assert sample(span(LOW, duration_us=200_000)) is Verdict.KEEP
+    assert sample.judge(span(LOW, duration_us=200_000)) == ""
     assert make_sampler(SamplingSettings(duration=0.1, as_documented=False)) is None
     assert make_sampler(SamplingSettings(duration=0.1), exact=True) is None
 
@@ -259,7 +255,7 @@ def test_a_batch_is_judged_as_its_spans_are(ids: list[int], rate: float, errors:
         fields |= {"duration_ms": number % 1_000, "debug": number % 5 == 0}
         spans.append(WavefrontSpan(**fields))
     kept, out = made.sift(spans, NOW_US)
-    assert kept == [one for one in spans if made(one) is Verdict.KEEP]
+    assert kept == [one for one in spans if not made.judge(one)]
     assert sum((out or {}).values()) == len(spans) - len(kept)
 
 
@@ -379,4 +375,4 @@ def test_the_ceiling_is_counted_apart_and_left_out_where_there_is_no_load() -> N
     assert 10 <= len(kept) < 20
     assert kept[-1].debug
     assert out == {"ceiling": 102 - 1 - len(kept), "rate": 1}
-    assert all(sample(one) is Verdict.KEEP for one in batch)
+    assert not any(sample.judge(one) for one in batch)

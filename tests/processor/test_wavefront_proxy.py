@@ -301,7 +301,7 @@ def test_with_options_the_lines_are_the_proxys(name: str) -> None:
     sample = make_sampler(SamplingSettings(rate=0.5))
     assert sample is not None
     spans = mapper(application_name="bookinfo")(body(name), NOW_US).spans
-    kept = [span for span in spans if sample(span) == "keep"]
+    kept = [span for span in spans if not sample.judge(span)]
     folder = RECORDED / "with-options"
     assert sorted(map(line, kept)) == sorted(recorded(name, "spans", folder))
     ours = [log for span in kept for log in logs(span)]

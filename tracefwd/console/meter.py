@@ -53,11 +53,11 @@ class Meter:
     def rate(self, name: str, *labels: str | None) -> float:
         return self._per_s(self.gain(name, *labels))
 
-    def by_label(self, name: str, place: int = 0) -> dict[str, float]:
-        """Values now by the label at ``place``."""
+    def by_label(self, name: str) -> dict[str, float]:
+        """Values now by the first label."""
         found: dict[str, float] = {}
         for labels, value in self._series(name).items():
-            found[labels[place]] = found.get(labels[place], 0.0) + value
+            found[labels[0]] = found.get(labels[0], 0.0) + value
         return found
 
     def ledger_rate(self, path: tuple[str, ...]) -> float:

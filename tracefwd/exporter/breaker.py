@@ -28,7 +28,6 @@ class Breaker:
         "_outage_since",
         "_outages",
         "down",
-        "failing_since",
         "failures",
         "paused",
         "probing",
@@ -43,7 +42,6 @@ class Breaker:
         self.ready_at = 0.0
         self.failures = 0
         self.rounds = 0
-        self.failing_since = 0.0
         self._last_failure_at = -inf
         self._outages = 0
         self._outage_since = 0.0
@@ -79,8 +77,6 @@ class Breaker:
         ``rounds`` counts failures that began after the one before had ended: several requests that fail
         together are one reason to wait, not several.
         """
-        if self.failures == 0:
-            self.failing_since = now
         self.failures += 1
         if launched_at >= self._last_failure_at:
             self.rounds += 1

@@ -53,7 +53,6 @@ class Filter:
             raise ConfigError([f"{where}: {error}"]) from error
         self._guaranteed = frozenset(settings.tagGuaranteeList)
         self.guaranteed = tuple(settings.tagGuaranteeList)
-        self.looks_at_tags = bool(self._tag_allow or self._tag_deny)
         self.takes_tags_off = self._include is not None or self._exclude is not None
         # Keys that any value denies.  Only without step 3, whose reason would come first.
         self.denied_keys = (

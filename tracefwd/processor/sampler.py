@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from math import inf
 from typing import NamedTuple
 
-from tracefwd.model import Verdict, WavefrontSpan
+from tracefwd.model import WavefrontSpan
 from tracefwd.processor.ceiling import ASKED, FAVOURED, OTHER, Ceiling
 from tracefwd.processor.sampler_rules import (
     CEILING,
@@ -123,10 +123,6 @@ class SpanSampler:
         if span.debug or (span.error and self._keep_errors) or span.duration_ms > self._slow_ms:
             return EVERYTHING
         return self._line_for(span)[0]
-
-    def __call__(self, span: WavefrontSpan) -> Verdict:
-        """``judge`` as a verdict, for who has one span and no load: ``convert``, ``explain``."""
-        return Verdict.DROP if self.judge(span) else Verdict.KEEP
 
     def judge_logs(self, span: WavefrontSpan, now_us: int) -> str:
         """The same for logs that come apart from their span: they follow it, and are no load of their own."""

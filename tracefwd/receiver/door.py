@@ -40,8 +40,6 @@ _SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 # What the other side may take for its goodbye.
 _TLS_GOODBYE_S = 2.0
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
 
 def descriptors_for(connections_max: int) -> int:
     """How many connections the process's limit of descriptors allows, at most ``connections_max``.

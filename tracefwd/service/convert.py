@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tracefwd.compose import Parts, decode_anything, make_parts, make_writer
-from tracefwd.model import Decoded, Verdict, WavefrontSpan
+from tracefwd.model import Decoded, WavefrontSpan
 from tracefwd.settings import Settings, TargetSettings
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def kept_spans(parts: Parts, decoded: Decoded) -> list[WavefrontSpan]:
     spans = parts.mapper(decoded, time.time_ns() // 1_000).spans
     if parts.sampler is None:
         return spans
-    return [span for span in spans if parts.sampler(span) is Verdict.KEEP]
+    return [span for span in spans if not parts.sampler.judge(span)]
 
 
 def read_body(file: str) -> bytes | None:

@@ -32,8 +32,8 @@ class ScraperSpool:
     name = ""
     done = launched = None
 
-    def __init__(self, settings: Settings, *, disk: Disk | None = None) -> None:
-        disk = Disk() if disk is None else disk
+    def __init__(self, settings: Settings) -> None:
+        disk = Disk()
         # Beside the workers' folders: workers must not take over from a scraper, nor it from them.
         root = root_of(settings, scraper=True)
         self.adopted: list[str] = []

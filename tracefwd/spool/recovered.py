@@ -78,7 +78,6 @@ class Recovered:
     next_seq: int = 1
     adopted: dict[str, int] = field(default_factory=dict)
     discarded_entries: int = 0
-    unmarked_entries: int = 0
     swept: int = 0
     void: list[int] = field(default_factory=list)
     drained_at: dict[RedKey, int] = field(default_factory=dict)

@@ -165,12 +165,10 @@ class _DataFold:
         if entry is None or entry.seq <= self.newest:
             return
         self.newest = entry.seq
-        if entry.marked and entry.seq > self._red.mark:
-            if not self._red.is_doubtful:
-                found.discarded_entries += 1
-                self._discarded_from = self._discarded_from or entry.seq
-                return
-            found.unmarked_entries += 1
+        if entry.marked and entry.seq > self._red.mark and not self._red.is_doubtful:
+            found.discarded_entries += 1
+            self._discarded_from = self._discarded_from or entry.seq
+            return
         if entry.seq in self._drain_seqs:
             self._drains_here.add(entry.seq)
         if entry.origin is not None:
