@@ -151,7 +151,10 @@ async def test_what_rests_on_disk_survives_a_killed_scraper_and_is_counted_once(
 
 
 async def test_a_predecessor_that_leaves_later_is_taken_over(tmp_path: Path) -> None:
-    settings = Settings(spool=SpoolSettings(folder=str(tmp_path)))
+    settings = Settings(
+        exporter=ExporterSettings(targets=[TargetSettings()]),
+        spool=SpoolSettings(folder=str(tmp_path)),
+    )
     old, new = ScraperSpool(settings), ScraperSpool(settings)
     await old.open()
     await new.open()

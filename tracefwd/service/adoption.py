@@ -27,6 +27,7 @@ from tracefwd.pipeline import Pipeline
 from tracefwd.service import history
 from tracefwd.service.books import Books
 from tracefwd.service.lives import Life, Lives
+from tracefwd.service.spool_roots import is_named
 from tracefwd.spool import frames
 from tracefwd.spool.batch_file import BatchFolder
 from tracefwd.spool.disk import Disk
@@ -75,7 +76,7 @@ class Estate:
 def read_estate(
     life: Life, *, disk: Disk, lanes: Sequence[str], heir: Callable[[str], str]
 ) -> Estate:
-    """For a thread.  ``lanes`` are names that may occur, ``heir`` who takes the batches of others."""
+    """For a thread.  ``lanes`` are names that may occur, ``heir`` is as in ``spool_roots.py``."""
     spooled: dict[str, int] = {}
     # A folder that cannot be read is not moved either: what is in it is found, and received, another time.
     with suppress(OSError):
@@ -94,9 +95,10 @@ class Adoption:
         journal: Journal,
         books: Books,
         pipeline: Pipeline,
-        targets: Mapping[str, Target],
+        primary: Target,
         lanes: Mapping[str, int],
         *,
+        heir: Callable[[str], str],
         flush: Callable[[], bool],
         sync: Callable[[], Awaitable[bool]],
     ) -> None:
@@ -104,11 +106,11 @@ class Adoption:
         self._journal = journal
         self._books = books
         self._pipeline = pipeline
-        self._targets = targets
         self._lanes = lanes
         self._flush = flush
         self._sync = sync
-        self._primary = targets[pipeline.primary.name]
+        self._primary = primary
+        self._heir = heir
         # Estates whose lines are yet to be offered, oldest first.
         self._waiting: deque[Estate] = deque()
         self._offering: asyncio.Task[None] | None = None
@@ -271,32 +273,28 @@ class Adoption:
         self._put_down(estate, estate.origin, before)
 
     def _has_room(self, unit: Unit) -> bool:
-        ways = [self._way_of(lane) for lane, _, _ in unit.payloads]
-        return all(target.has_room(signal) for target, signal in ways)
+        return all(self._primary.has_room(self._signal_of(lane)) for lane, _, _ in unit.payloads)
 
     def _take_lines(self, estate: Estate, unit: Unit) -> None:
-        offers: list[tuple[Target, Payload]] = []
+        offers: list[Payload] = []
+        payloads: list[tuple[int, int, bytes]] = []
         gained: history.Totals = {}
         for lane, items, data in unit.payloads:
-            if not _is_named(lane):
+            if not is_named(lane):
                 continue
-            target, signal = self._way_of(lane)
-            payload = Payload(signal, data, items)
-            offers.append((target, payload))
+            payload = Payload(self._signal_of(lane), data, items)
+            offers.append(payload)
+            payloads.append((self._lanes[self._heir(lane)], items, data))
             if estate.found.was_launched(lane, unit.step):
                 # Of all others it is known that they were not sent.
-                target.offered_again(payload)
+                self._primary.offered_again(payload)
             estate.outstanding[lane] = estate.outstanding.get(lane, 0) - items
             for name in self._names_of(lane):
                 self._books.arrive(name, items)
                 ledger.add(gained, {name: {"received": items}})
-        payloads = [
-            (self._lanes[f"{target.name}/{payload.signal}"], payload.items, payload.data)
-            for target, payload in offers
-        ]
         seq = self._step(estate, unit, estate.origin, gained, payloads)
-        for target, payload in offers:
-            self._pipeline.offer_again(target, payload, seq)
+        for payload in offers:
+            self._pipeline.offer_again(self._primary, payload, seq)
 
     def _lose_unread(self, estate: Estate) -> None:
         """Lines that could be counted, and then not be read, or of which nobody knows what they are."""
@@ -304,11 +302,10 @@ class Adoption:
             if items <= 0:
                 continue
             LOG.error("%d lines of %s cannot be read any more", items, estate.life.name)
-            target, signal = self._way_of(lane)
             for name in self._names_of(lane):
                 self._books.arrive(name, items)
                 self._books.books[name].account.received += items
-            target.accounts[signal].drop("crash", items)
+            self._primary.accounts[self._signal_of(lane)].drop("crash", items)
 
     async def _finish(self, estate: Estate) -> None:
         name = estate.life.name
@@ -355,22 +352,12 @@ class Adoption:
 
     # Names.
 
-    def _way_of(self, lane: str) -> tuple[Target, Signal]:
-        """A target that is configured no longer leaves its lines to the primary; without a name they count as spans."""
-        if not _is_named(lane):
-            return self._primary, Signal.SPANS
-        name, _, signal = lane.rpartition("/")
-        return self._targets.get(name, self._primary), Signal(signal)
+    def _signal_of(self, lane: str) -> Signal:
+        return Signal(self._heir(lane).rpartition("/")[2])
 
     def _names_of(self, lane: str) -> list[str]:
         """The books in which its lines are."""
-        target, signal = self._way_of(lane)
-        names = [f"{target.name}/{signal}"]
-        if target is self._primary and signal is Signal.SPANS:
-            names.append(signal.value)
+        names = [self._heir(lane)]
+        if self._signal_of(lane) is Signal.SPANS:
+            names.append(Signal.SPANS)
         return names
-
-
-def _is_named(lane: str) -> bool:
-    """Not if damage took its name, and no target here has it."""
-    return "/" in lane

@@ -86,7 +86,7 @@ class Durable:
             heir=self._heir,
         )
         self._pipeline: Pipeline | None = None
-        self._targets: dict[str, Target] = {}
+        self._primary: Target | None = None
         self._journal: Journal | None = None
         self.tick_early = asyncio.Event()
         # Answers of this turn, and those that wait for a sync.
@@ -131,7 +131,7 @@ class Durable:
     def connect(self, pipeline: Pipeline, targets: Sequence[Target]) -> None:
         """A tee is a copy that nobody waits for, and not worth writing everything twice."""
         self._pipeline = pipeline
-        self._targets = {target.name: target for target in targets if target.role != "tee"}
+        self._primary = next(target for target in targets if target.role == "primary")
         self._books = Books(f"{pipeline.primary.name}/{Signal.SPANS}")
         for name, account in pipeline.accounts.items():
             self._books.add(name, account, OWN)
@@ -139,7 +139,7 @@ class Durable:
             for signal, account in target.accounts.items():
                 lane = f"{target.name}/{signal}"
                 self._books.add(lane, account, LANE, target.again[signal])
-                if target.name in self._targets:
+                if target is self._primary:
                     self._lanes[lane] = len(self._lanes)
             target.tell_found(self._books.found)
             for name, accounts in target.failover_accounts().items():
@@ -167,6 +167,7 @@ class Durable:
         if self._level == "memory":
             return
         assert self._pipeline is not None, "connect comes first"
+        assert self._primary is not None
         next_seq = max([self.store.seq_next, *(each.found.next_seq for each in self._dead)])
         self._journal = Journal(
             self._life.journal,
@@ -184,8 +185,9 @@ class Durable:
             self._journal,
             self._books,
             self._pipeline,
-            self._targets,
+            self._primary,
             self._lanes,
+            heir=self._heir,
             flush=self._flush,
             sync=self._survives,
         )

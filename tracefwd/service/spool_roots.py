@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tracefwd.errors import StartError
+from tracefwd.model import Signal
 from tracefwd.settings import Settings
 from tracefwd.spool.batch_file import BatchFolder
 from tracefwd.spool.disk import Disk
@@ -34,10 +35,15 @@ def root_of(settings: Settings, *, scraper: bool = False) -> Path:
 
 
 def heir_in(settings: Settings) -> Callable[[str], str]:
-    """The lane that takes a lane's batches: what a target left that is configured no longer, or under another name, is
-    the primary's, as its lines in a journal are."""
-    names = [each.name for each in settings.exporter.targets if each.role == "primary"]
-    return lambda lane: f"{names[0]}/{lane.rpartition('/')[2]}" if names else lane
+    """The lane that takes what a lane left in spool and journal: all is the primary's, whatever it was called then.
+    Lines whose name is lost count as spans."""
+    primary = next(each.name for each in settings.exporter.targets if each.role == "primary")
+    return lambda lane: f"{primary}/{lane.rpartition('/')[2] if is_named(lane) else Signal.SPANS}"
+
+
+def is_named(lane: str) -> bool:
+    """Not if damage took its name, and no target here has it."""
+    return "/" in lane
 
 
 def _place(root: Path, is_otlp: bool) -> Path:
@@ -127,6 +133,8 @@ __all__ = [
     "OTLP",
     "SCRAPER",
     "Foreign",
+    "heir_in",
+    "is_named",
     "is_running",
     "lines_left",
     "root_of",
