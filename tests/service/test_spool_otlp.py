@@ -1,6 +1,7 @@
 """A spool of OTLP records: readable, sent by ``drain``, and kept apart from the lines of Wavefront's targets."""
 
 import asyncio
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -142,3 +143,20 @@ async def test_lines_of_wavefront_wait_likewise(world: World) -> None:  # noqa: 
     await heir.leave()
     assert isinstance(world.sink, Sink)
     assert sorted(world.sink.first) == [*range(5)]
+
+
+async def test_a_folder_that_cannot_be_read_hinders_no_start(
+    world: World,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody looks for what is not ours at the cost of what is."""
+
+    def refuse(_: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    world.kind = "otlp"
+    (world.root / "otlp").mkdir(parents=True)
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    one = await world.body()
+    await one.post(world.spans(5))
+    await one.delivers(5)

@@ -66,12 +66,7 @@ def worker_folders(root: Path) -> list[Path]:
 
 def lines_left(root: Path) -> int:
     """Lines of all kinds in folders that nobody runs in; 0 where it cannot be read.  Reads all of it: for a thread."""
-    disk = Disk()
-    try:
-        folders = [each for each in worker_folders(root) if not is_running(each, disk)]
-        return sum(_lines_in(folder, disk) for folder in folders)
-    except (StartError, OSError):
-        return 0
+    return sum(_left(root, lambda folder: True).values())
 
 
 def shown(folder: Path) -> str:
@@ -103,13 +98,9 @@ class Foreign:
 
     def look(self) -> None:
         """Reads all of it: for a thread."""
-        root, disk = Path(self._folder), Disk()
-        for place in (_place(root, not self._is_otlp), _place(root / SCRAPER, not self._is_otlp)):
-            if not place.is_dir():
-                continue
-            for folder in worker_folders(root):
-                if folder.parent == place and not is_running(folder, disk):
-                    self._lines[folder] = _lines_in(folder, disk)
+        root = Path(self._folder)
+        places = [_place(each, not self._is_otlp) for each in (root, root / SCRAPER)]
+        self._lines = _left(root, lambda folder: folder.parent in places)
 
     def problems(self) -> list[str]:
         """In words, for a person, until it is gone."""
@@ -119,6 +110,16 @@ class Foreign:
         ours, theirs = _KINDS[self._is_otlp], _KINDS[not self._is_otlp]
         left = f"{self._folder} holds {lines:,} lines for {theirs}, and the primary target takes {ours}"
         return [f"{left}: send them by 'tracefwd spool drain' with a target of their kind"]
+
+
+def _left(root: Path, is_meant: Callable[[Path], bool]) -> dict[Path, int]:
+    """Lines of all kinds in the folders that are meant and that nobody runs in; none where it cannot be read."""
+    disk = Disk()
+    try:
+        folders = [each for each in worker_folders(root) if is_meant(each)]
+        return {each: _lines_in(each, disk) for each in folders if not is_running(each, disk)}
+    except (StartError, OSError):
+        return {}
 
 
 def _lines_in(folder: Path, disk: Disk) -> int:
