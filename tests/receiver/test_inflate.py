@@ -20,7 +20,7 @@ LIMIT = 1 << 20
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Every promise holds for isal where it is there, and for zlib where it is not."""
     if request.param == "zlib":
-        monkeypatch.setattr(module, "_engine", zlib)
+        monkeypatch.setattr(module, "ENGINE", zlib)
     return str(request.param)
 
 

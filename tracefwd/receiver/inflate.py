@@ -15,15 +15,15 @@ from typing import Any, cast
 
 from tracefwd.errors import Malformed, TooLarge, UnsupportedEncoding
 
-_engine: Any = zlib
-_broken: tuple[type[Exception], ...] = (zlib.error,)
+ENGINE: Any = zlib
+BROKEN: tuple[type[Exception], ...] = (zlib.error,)
 try:
     from isal import isal_zlib
 except ImportError:
     pass
 else:
-    _engine = isal_zlib
-    _broken = (zlib.error, cast("type[Exception]", isal_zlib.error))
+    ENGINE = isal_zlib
+    BROKEN = (zlib.error, cast("type[Exception]", isal_zlib.error))
 
 # Input per step: the tail that an engine hands back after a member's end is copied, so it must stay small.
 _WINDOW_BYTES = 64 * 2**10
@@ -64,7 +64,7 @@ def inflate(data: bytes, coding: str, bytes_max: int) -> bytes:
         if coding == "gzip":
             return _members(data, bytes_max)
         body, end = _stream(data, 0, _WBITS_ZLIB if _is_zlib(data) else _WBITS_RAW, bytes_max)
-    except _broken as error:
+    except BROKEN as error:
         raise Malformed(
             f"The body is no readable {coding} stream ({error}); send what Content-Encoding says."
         ) from error
@@ -97,7 +97,7 @@ def _members(data: bytes, bytes_max: int) -> bytes:
 
 def _stream(data: bytes, offset: int, wbits: int, room: int) -> tuple[bytes, int]:
     """One stream from ``offset`` on: its output (at most ``room`` bytes) and where it ended."""
-    engine = _engine.decompressobj(wbits)
+    engine = ENGINE.decompressobj(wbits)
     view = memoryview(data)
     parts: list[bytes] = []
     while not engine.eof:

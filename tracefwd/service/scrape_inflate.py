@@ -3,24 +3,14 @@
 1. ``feed`` gives pieces of at most ``PIECE_BYTES``, whatever the ratio, and stops at ``bytes_max`` bytes in all.
 2. A stream that ends early, is broken, or has something behind its end is told by ``end`` or ``feed``.
 
-Pure; isal inflates three times as fast as zlib and has wheels for the usual machines only, so zlib stands in.
+Pure.
 """
 
-import zlib
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 from tracefwd.errors import Malformed, TooLarge
-
-_engine: Any = zlib
-_broken: tuple[type[Exception], ...] = (zlib.error,)
-try:
-    from isal import isal_zlib
-except ImportError:
-    pass
-else:
-    _engine = isal_zlib
-    _broken = (zlib.error, cast("type[Exception]", isal_zlib.error))
+from tracefwd.receiver.inflate import BROKEN, ENGINE
 
 # A translation takes about 10 ms for it: others get their turn as often.
 PIECE_BYTES = 64 * 2**10
@@ -34,7 +24,7 @@ class Inflater:
 
     def __init__(self, coding: str, bytes_max: int) -> None:
         self._room = bytes_max
-        self._stream: Any = _engine.decompressobj(_WBITS_GZIP) if coding else None
+        self._stream: Any = ENGINE.decompressobj(_WBITS_GZIP) if coding else None
         self._members = 1
         self._begun = False
 
@@ -52,7 +42,7 @@ class Inflater:
             self._begun = True
             try:
                 piece = self._stream.decompress(data, PIECE_BYTES)
-            except _broken as error:
+            except BROKEN as error:
                 raise Malformed(f"the body is no readable gzip stream ({error})") from error
             data = self._stream.unused_data if self._stream.eof else self._stream.unconsumed_tail
             yield from self._within(piece)
@@ -74,7 +64,7 @@ class Inflater:
         self._members += 1
         if self._members > _MEMBERS_MAX:
             raise Malformed(f"the body has more than {_MEMBERS_MAX} gzip members")
-        self._stream = _engine.decompressobj(_WBITS_GZIP)
+        self._stream = ENGINE.decompressobj(_WBITS_GZIP)
 
 
 __all__ = ["PIECE_BYTES", "Inflater"]
