@@ -101,13 +101,7 @@ class RuledMapper:
         """(rule, result) -> spans, since the start."""
         total = dict(self._past)
         for rule, counts in self.rules.counts().items():
-            for result, number in (
-                ("checked", counts.checked),
-                ("applied", counts.hits),
-                ("failed", counts.failed),
-                ("blocked", counts.blocked),
-            ):
-                total[rule, result] = total.get((rule, result), 0) + number
+            counts.add_to(total, rule)
         return total
 
     def _pass(self, span: WavefrontSpan, repairs: Repairs) -> WavefrontSpan | None:

@@ -66,15 +66,8 @@ class RuledPoints:
         total = dict(self._past)
         ours = {rule.id for rule in self.rules.points} | {rule.id for rule in self.rules.lines}
         for rule, counts in self.rules.counts().items():
-            if rule not in ours:
-                continue
-            for result, number in (
-                ("checked", counts.checked),
-                ("applied", counts.hits),
-                ("failed", counts.failed),
-                ("blocked", counts.blocked),
-            ):
-                total[rule, result] = total.get((rule, result), 0) + number
+            if rule in ours:
+                counts.add_to(total, rule)
         return total
 
     def filter(self, payload: Payload) -> Ruled:

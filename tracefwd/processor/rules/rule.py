@@ -79,6 +79,16 @@ class RuleCounts:
         self.failed = failed
         self.blocked = blocked
 
+    def add_to(self, total: dict[tuple[str, ...], float], rule: str) -> None:
+        """By (rule, result)."""
+        for result, number in (
+            ("checked", self.checked),
+            ("applied", self.hits),
+            ("failed", self.failed),
+            ("blocked", self.blocked),
+        ):
+            total[rule, result] = total.get((rule, result), 0) + number
+
 
 class Snapshot(NamedTuple):
     """A subject at one moment."""
