@@ -319,6 +319,20 @@ async def test_the_environments_proxy_is_used_but_not_for_loopback(
         assert len(proxy.heads) == 1
 
 
+async def test_credentials_in_its_url_do_not_hide_a_host_from_no_proxy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The doctor asks about the URL as it is written."""
+    monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
+    monkeypatch.setenv("no_proxy", "prometheus.example")
+    url = "http://user:password@prometheus.example:9090/m"
+    client = ScrapeClient(PrometheusSourceSettings(url=url), body_bytes_max=1)
+    await client.open()
+    assert client.proxy_for(url) is None
+    assert client.proxy_for(url.replace("prometheus", "other")) == "http://proxy.example:3128"
+    await client.close()
+
+
 async def test_a_sources_own_proxy_is_used() -> None:
     async with exporter(answer()) as proxy:
         await fetched("http://prometheus.example:9090/m?match[]={a}", proxy_url=proxy.url)

@@ -161,13 +161,18 @@ class HttpClient:
         """The HTTP proxy on the way to ``url``; known once this is open."""
         if self._settings.http_proxy:
             return self._settings.http_proxy
-        parts = urlsplit(url)
-        proxy = self._env_proxies.get(parts.scheme)
-        if not proxy or is_loopback(parts.hostname or ""):
-            return None
-        if proxy_bypass_environment(parts.netloc.rpartition("@")[2], self._env_proxies):
-            return None
-        return proxy if "://" in proxy else f"http://{proxy}"
+        return environments_proxy(url, self._env_proxies)
+
+
+def environments_proxy(url: str, proxies: dict[str, str]) -> str | None:
+    """As Go and curl do: NO_PROXY is honoured, and loopback is never reached through one."""
+    parts = urlsplit(url)
+    proxy = proxies.get(parts.scheme)
+    if not proxy or is_loopback(parts.hostname or ""):
+        return None
+    if proxy_bypass_environment(parts.netloc.rpartition("@")[2], proxies):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
 
 
 def is_loopback(host: str) -> bool:

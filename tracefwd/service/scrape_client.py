@@ -13,17 +13,14 @@ import asyncio
 import base64
 from collections.abc import Callable
 from urllib.parse import quote, unquote, urljoin, urlsplit
-from urllib.request import (  # type: ignore[attr-defined]  # typeshed leaves the second out
-    getproxies_environment,
-    proxy_bypass_environment,
-)
+from urllib.request import getproxies_environment
 
 import aiohttp
 from yarl import URL
 
 from tracefwd import __version__
 from tracefwd.errors import Malformed, TooLarge
-from tracefwd.exporter.http_client import is_loopback
+from tracefwd.exporter.http_client import environments_proxy
 from tracefwd.service.masking import redact
 from tracefwd.service.scrape_files import ScrapeFailed, TlsFiles, read_secret
 from tracefwd.service.scrape_inflate import Inflater
@@ -199,16 +196,8 @@ class ScrapeClient:
         return {"Authorization": f"Bearer {token}"} if token else {}
 
     def proxy_for(self, url: str) -> str | None:
-        """As Go and curl do: NO_PROXY is honoured, and loopback is never reached through the environment's."""
-        if self._http.proxy_url:
-            return self._http.proxy_url
-        parts = urlsplit(url)
-        proxy = self._env_proxies.get(parts.scheme)
-        if not proxy or is_loopback(parts.hostname or ""):
-            return None
-        if proxy_bypass_environment(parts.netloc, self._env_proxies):
-            return None
-        return proxy if "://" in proxy else f"http://{proxy}"
+        """The HTTP proxy on the way to ``url``; known once this is open."""
+        return self._http.proxy_url or environments_proxy(url, self._env_proxies)
 
 
 def _basic(user: str, password: str) -> dict[str, str]:
