@@ -149,7 +149,7 @@ class LaneModel(RuleBasedStateMachine):
             journal = self.room.journal
             if journal is not None:
                 # An entry that found no place in a batch ends alone, and stands between those of one, too.
-                alone = {first for first, last, _ in journal.told if first == last}
+                alone = {first for first, last in journal.told if first == last}
                 twice = [seq for seq, times in Counter(journal.seqs()).items() if times > 1]
                 assert alone.issuperset(twice)
 

@@ -70,7 +70,7 @@ def root(tmp_path: Path) -> Path:
     assert journal.start()
     journal.entry(b"", [(0, 1, SPANS[4] + b"\n")], None, 1_700_000_000)
     over = journal.entry(b"", [(0, 1, b"over\n")], None, 1_700_000_000)
-    journal.done(0, over, over, b"")
+    journal.done(0, over, over)
     journal.entry(b"", [(0, 1, SPANS[5] + b"\n")], None, 1_700_000_000)
     assert journal.flush()
     journal.close()

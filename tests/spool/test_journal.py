@@ -320,7 +320,7 @@ def test_facts_come_back_when_the_entry_with_their_points_is_lost(tmp_path: Path
     assert facts_of(recover(tmp_path, Disk(), LANES)) >= drained
 
 
-def test_what_became_of_an_entry_that_never_was_does_not_count(tmp_path: Path) -> None:
+def test_an_entry_that_never_was_does_not_count(tmp_path: Path) -> None:
     world = opened(tmp_path)
     world.post([SPANS], ["a"])
     world.done(SPANS, 0, 1)
@@ -330,7 +330,7 @@ def test_what_became_of_an_entry_that_never_was_does_not_count(tmp_path: Path) -
     world.disk.mend()
     found = recover(tmp_path, Disk(), LANES)
     assert found.discarded_entries == 1
-    assert (found.counts, found.outcomes) == ({}, {})
+    assert found.counts == {}
 
 
 # Life after life.
@@ -367,12 +367,11 @@ def test_lanes_are_known_by_name(tmp_path: Path) -> None:
     )
     assert journal.lanes == ["new/points", "copy/spans", "primary/spans"]
     assert journal.start()
-    journal.done(2, 1, 1, b"given up")
+    journal.done(2, 1, 1)
     assert journal.flush()
     journal.close()
     again = recover(tmp_path, Disk())
     assert [part.lane for part in again.outstanding()] == ["copy/spans"]
-    assert again.outcomes == {("primary/spans", b"given up"): 1}
 
 
 def test_red_may_be_switched_off_and_on(tmp_path: Path) -> None:
@@ -504,6 +503,5 @@ def test_accounts_are_the_state_and_what_came_since(tmp_path: Path) -> None:
     world.done(SPANS, 0, 1)
     world.flush()
     found = recover(tmp_path, Disk(), LANES)
-    assert found.state == msgspec.msgpack.encode((0, 0))
+    assert found.state == msgspec.msgpack.encode(0)
     assert found.counts == {msgspec.msgpack.encode(1): 2}
-    assert found.outcomes == {("primary/spans", msgspec.msgpack.encode(1)): 1}

@@ -66,8 +66,8 @@ class World:
         self.drains_turn: set[int] = set()
         self.drained_facts: set[int] = set()
         # The worker's own memory.
-        self.received = self.finished = 0
-        self.sure_received = self.sure_finished = 0
+        self.received = 0
+        self.sure_received = 0
         self.pending: list[list[tuple[int, bytes]]] = [[] for _ in LANES]
         self.gathered: dict[str, list[int]] = {}
         self.numbers: dict[str, int] = {}
@@ -85,7 +85,7 @@ class World:
             self.folder,
             self.disk,
             lanes=LANES,
-            state=lambda: msgspec.msgpack.encode((self.received, self.finished)),
+            state=lambda: msgspec.msgpack.encode(self.received),
             now=lambda: self.clock_s,
             recovered=recovered,
             **self.options,  # type: ignore[arg-type]
@@ -139,9 +139,8 @@ class World:
                 return  # a batch is over as a whole
         over = {data for seq, data in queue if first <= seq <= last}
         self.pending[lane] = [(seq, data) for seq, data in queue if data not in over]
-        self.finished += len(over)
         self.maybe_done |= over
-        self.journal.done(lane, first, last, msgspec.msgpack.encode(len(over)))
+        self.journal.done(lane, first, last)
 
     def launch(self, lane: int, at: int, number: int) -> None:
         """The lane sends some of its pending entries."""
@@ -204,7 +203,7 @@ class World:
             self.promised_facts |= self.turn_facts
             self.drained_facts |= self.drains_turn
             self.done_lines |= self.maybe_done
-            self.sure_received, self.sure_finished = self.received, self.finished
+            self.sure_received = self.received
             self.sure_launched = dict(self.launched)
         self.turn_lines, self.turn_facts, self.drains_turn = set(), set(), set()
 
@@ -261,22 +260,14 @@ class World:
                 assert found.was_launched(part.lane, part.seq) == now, part
 
     def check_accounts(self, found: Recovered) -> None:
-        received = finished = 0
-        if found.state is not None:
-            received, finished = msgspec.msgpack.decode(found.state)
+        received = 0 if found.state is None else msgspec.msgpack.decode(found.state)
         received += sum(
             msgspec.msgpack.decode(data) * times for data, times in found.counts.items()
         )
-        finished += sum(
-            msgspec.msgpack.decode(data) * times for (_, data), times in found.outcomes.items()
-        )
         assert received <= self.received
-        assert finished <= self.finished
         if not self.faults:
             assert received >= self.sure_received
-            assert finished >= self.sure_finished
         self.received = self.sure_received = received
-        self.finished = self.sure_finished = finished
 
     def _go_on(self, found: Recovered) -> None:
         """As a worker that starts: what came back is promised, what did not is gone."""

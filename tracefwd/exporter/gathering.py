@@ -91,17 +91,17 @@ class Gathering:
         if unsendable:
             account.reject("too_long_for_target", unsendable)
         if not self._takes or self._stopped:
-            self._turned_away(items, unsendable, seq)
+            self._turned_away(items, seq)
             return
         data = payload.data
         if len(data) > self._batch_bytes_max or items > self._batch_items_max:
-            self._gather_cut(data, items, unsendable, seq)
+            self._gather_cut(data, items, seq)
         elif items:
-            self._gather(data, items, unsendable, seq)
+            self._gather(data, items, seq)
         elif seq and unsendable:
-            self._end_entry(0, unsendable, seq, "dropped", "queue_full")
+            self._end_entry(0, seq, "dropped", "queue_full")
 
-    def _gather(self, data: bytes, items: int, unsendable: int, seq: int) -> None:
+    def _gather(self, data: bytes, items: int, seq: int) -> None:
         held = self._held
         size = len(data)
         if (
@@ -110,11 +110,11 @@ class Gathering:
         ):
             self.close_batch()
         if held.size_bytes + size > self.queue_bytes_max and not self.make_room(size):
-            self._end_entry(items, unsendable, seq, "dropped", self._full_reason())
+            self._end_entry(items, seq, "dropped", self._full_reason())
             return
         if seq and not held.open_items:
             self._join(seq)
-        held.gather(data, items, seq, unsendable)
+        held.gather(data, items, seq)
         if (
             held.open_items >= self._batch_items_max
             or held.open_bytes >= self._batch_bytes_max
@@ -124,14 +124,13 @@ class Gathering:
         elif self._age_timer is None and self._loop is not None:
             self._age_timer = self._loop.call_later(self._batch_age_max, self.close_batch)
 
-    def _gather_cut(self, data: bytes, items: int, unsendable: int, seq: int) -> None:
+    def _gather_cut(self, data: bytes, items: int, seq: int) -> None:
         """More than a batch: its pieces are batches of their own, with one origin."""
         self.close_batch()
         self._join(seq)
         origin = self._newest = self._take_joined() or self._books.origin(seq, seq)
         if origin is not None:
             origin.gain(items, pieces=0)
-            origin.note(unsendable, "rejected", "too_long_for_target")
         limits = {"bytes_max": self._batch_bytes_max, "items_max": self._batch_items_max}
         for piece, lines in cut(data, **limits):
             batch = self.packed(piece, lines, self._now(), origin)
@@ -144,24 +143,22 @@ class Gathering:
                 self._held.queue.append(batch)
         self._pump()
 
-    def _turned_away(self, items: int, unsendable: int, seq: int) -> None:
+    def _turned_away(self, items: int, seq: int) -> None:
         """The target takes no such signal (the settings give no URL for it), or has left already."""
         if not self._takes:
-            self._end_entry(items, unsendable, seq, "blocked", "")
+            self._end_entry(items, seq, "blocked", "")
         elif seq and self._books.has_journal:
             self._held.kept_items += items
         else:
-            self._end_entry(items, unsendable, seq, "dropped", "drain_budget")
+            self._end_entry(items, seq, "dropped", "drain_budget")
 
-    def _end_entry(self, items: int, unsendable: int, seq: int, state: str, reason: str) -> None:
+    def _end_entry(self, items: int, seq: int, state: str, reason: str) -> None:
         """Lines that are over before they came into a batch."""
         self._join(seq)
         origin = self._take_joined() or self._books.origin(seq, seq)
-        self._books.refused_entry(items, state, reason, origin)
-        if origin is not None:
-            origin.note(unsendable, "rejected", "too_long_for_target")
-            if origin.is_over:
-                self._books.finish(origin)
+        self._books.refused_entry(items, state, reason)
+        if origin is not None and origin.is_over:
+            self._books.finish(origin)
 
     def close_batch(self) -> None:
         """The open batch goes to the queue."""
@@ -181,7 +178,6 @@ class Gathering:
         if origin is not None:
             origin.last = last
             origin.gain(held.open_items)
-            origin.note(held.open_unsendable, "rejected", "too_long_for_target")
             self._newest = origin
         return origin
 

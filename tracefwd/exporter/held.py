@@ -39,7 +39,7 @@ class Held:
 
     def _begin_open(self) -> None:
         self._open = Packer(packs=self._packs)
-        self.open_items = self.open_bytes = self.open_unsendable = 0
+        self.open_items = self.open_bytes = 0
         self.open_seqs = (0, 0)
 
     @property
@@ -60,13 +60,12 @@ class Held:
             self.open_items or self.queue or self.old or self.flights or self.waits or self.storing
         )
 
-    def gather(self, data: bytes, items: int, seq: int, unsendable: int) -> None:
+    def gather(self, data: bytes, items: int, seq: int) -> None:
         self._open.add(data)
         self.open_bytes += len(data)
         self.open_items += items
         if seq:
             self.open_seqs = (self.open_seqs[0] or seq, seq)
-            self.open_unsendable += unsendable
 
     def close_open(self, born: float, origin: Origin | None) -> Batch:
         """The open batch, entered; afterwards there is an empty one.  The caller puts it into one of the places."""

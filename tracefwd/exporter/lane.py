@@ -439,7 +439,7 @@ class Lane:
         if self._wake_timer is not None:
             self._wake_timer.cancel()
             self._wake_timer = None
-        self.books.refused_entry(dropped, "dropped", "drain_budget", None)
+        self.books.refused_entry(dropped, "dropped", "drain_budget")
         self.books.log.close()
         return list(flights)
 

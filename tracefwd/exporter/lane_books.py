@@ -1,28 +1,26 @@
 """A lane's books: its account in the ledger, what it says in the log, and who is told when lines are over.
 
 Every way in which a line's time in a lane can end has one method here, so that account, log and journal cannot
-disagree.  ``done(first, last, outcome)`` tells the journal: ``first`` and ``last`` are seqs of entries (both 0:
-counts only, of batches that came out of the spool), ``outcome`` is as in ``origin.py``.  ``spooled`` in it is
-negative when a batch has left the spool.
+disagree.  ``done(first, last)`` tells the journal: ``first`` and ``last`` are seqs of entries (both 0: accounts have
+changed, for a batch that came out of the spool).
 """
 
 from collections.abc import Callable
-from typing import Any
 
 from tracefwd.exporter import verdicts
 from tracefwd.exporter.batch import Batch
 from tracefwd.exporter.compress import plain
 from tracefwd.exporter.doubled import Again, red_spans
 from tracefwd.exporter.lane_log import LaneLog
-from tracefwd.exporter.origin import Origin, add_outcome
+from tracefwd.exporter.origin import Origin
 from tracefwd.exporter.refusals import Refusals
 from tracefwd.ledger import Account
 from tracefwd.limits import REJECT_SAMPLE_BYTES_MAX
 from tracefwd.metrics import Samples
 from tracefwd.model import Outcome, Payload, Reject, Signal, Stored
 
-Done = Callable[[int, int, dict[str, Any]], None]
-"""``(first seq, last seq, outcome)``; never raises."""
+Done = Callable[[int, int], None]
+"""``(first seq, last seq)``; never raises."""
 Launched = Callable[[int, int, bool], None]
 """``(first seq, last seq, True)``: lines of these entries are about to be sent, and until they are over they may have
 arrived.  With False: an answer said that none of them was taken.
@@ -91,11 +89,7 @@ class LaneBooks:
         """But for those that were refused, which the books have already."""
         items = batch.items - outcome.refused_items
         self.account.delivered += items
-        if batch.origin is not None:
-            if outcome.verdict == verdicts.UNACKNOWLEDGED:
-                batch.origin.note(items, "unacknowledged")
-            if batch.origin.over(items, "delivered"):
-                self.finish(batch.origin)
+        self._over(batch.origin, items)
 
     def refused_some(self, batch: Batch, outcome: Outcome, where: str, now: float) -> None:
         """A part of a batch that is delivered otherwise; which lines, the target does not say."""
@@ -106,7 +100,6 @@ class LaneBooks:
         self.log.rejected("refused", items, where, outcome.detail)
         if batch.origin is not None:
             batch.origin.items -= items
-            batch.origin.note(items, "rejected", "refused")
 
     def rejected(self, batch: Batch, outcome: Outcome, where: str, now: float) -> None:
         reason = verdicts.ledger_reason(outcome)
@@ -117,19 +110,19 @@ class LaneBooks:
             line = plain(batch.data, batch.encoding)[:REJECT_SAMPLE_BYTES_MAX]
             self._show(Reject(reason, where, outcome.detail, line))
         self.log.rejected(reason, batch.items, where, outcome.detail)
-        self._over(batch, "rejected", reason)
+        self._over(batch.origin, batch.items)
 
     def dropped(self, batch: Batch, reason: str) -> None:
         self._drop(batch.items, reason)
-        self._over(batch, "dropped", reason)
+        self._over(batch.origin, batch.items)
 
     def spooled(self, batch: Batch) -> None:
         """It is on disk; the account goes on holding it."""
-        self._over(batch, "spooled")
+        self._over(batch.origin, batch.items)
 
     # Lines without a batch.
 
-    def refused_entry(self, items: int, state: str, reason: str, origin: Origin | None) -> None:
+    def refused_entry(self, items: int, state: str, reason: str) -> None:
         """Lines that found no place: ``blocked`` or ``dropped``."""
         if not items:
             return
@@ -137,16 +130,12 @@ class LaneBooks:
             self.account.blocked += items
         else:
             self._drop(items, reason)
-        if origin is not None:
-            origin.note(items, state, reason)
 
     def lost(self, items: int, reason: str) -> None:
         """Lines that the spool had to give up."""
         self._drop(items, reason)
         if self._done is not None:
-            outcome: dict[str, Any] = {"spooled": -items}
-            add_outcome(outcome, items, "dropped", reason)
-            self._done(0, 0, outcome)
+            self._done(0, 0)
 
     def found(self, items: int) -> None:
         """Lines that an earlier process spooled."""
@@ -156,11 +145,8 @@ class LaneBooks:
 
     def finish(self, origin: Origin) -> None:
         """Tell whoever has to know that all lines of it are over."""
-        outcome = origin.outcome
-        if origin.stored is not None:
-            add_outcome(outcome, -origin.stored.items, "spooled")
         if self._done is not None:
-            self._done(origin.first, origin.last, outcome)
+            self._done(origin.first, origin.last)
         if origin.stored is not None and self.remove is not None:
             self.remove(origin.stored)
 
@@ -197,9 +183,8 @@ class LaneBooks:
         self.account.drop(reason, items)
         self.log.dropped(reason, items)
 
-    def _over(self, batch: Batch, state: str, reason: str = "") -> None:
-        origin = batch.origin
-        if origin is not None and origin.over(batch.items, state, reason):
+    def _over(self, origin: Origin | None, items: int) -> None:
+        if origin is not None and origin.over(items):
             self.finish(origin)
 
 

@@ -4,8 +4,6 @@ However a batch is split, dropped in part or spooled, its pieces share one origi
 entries, or a batch of the spool; lines that neither journal nor spool know have none.
 """
 
-from typing import Any
-
 from tracefwd.model import Stored
 
 
@@ -14,11 +12,9 @@ class Origin:
 
     ``items`` counts the lines that are not over, ``pieces`` the batches there have been; ``held_open``: more lines of
     the last entry are coming; ``launched`` is the last seq of which lines may have been sent (0: none).
-    ``outcome`` says what became of the others: ``delivered``,
-    ``unacknowledged`` (of these), ``spooled``, and ``rejected`` and ``dropped`` by reason; zeros are left out.
     """
 
-    __slots__ = ("first", "held_open", "items", "last", "launched", "outcome", "pieces", "stored")
+    __slots__ = ("first", "held_open", "items", "last", "launched", "pieces", "stored")
 
     def __init__(self, first: int, last: int, stored: Stored | None = None) -> None:
         self.first = first
@@ -28,36 +24,20 @@ class Origin:
         self.pieces = 0
         self.held_open = False
         self.launched = 0
-        self.outcome: dict[str, Any] = {}
 
     def gain(self, items: int, pieces: int = 1) -> None:
         """More lines."""
         self.items += items
         self.pieces += pieces
 
-    def over(self, items: int, state: str, reason: str = "") -> bool:
+    def over(self, items: int) -> bool:
         """Whether these lines were the last."""
         self.items -= items
-        self.note(items, state, reason)
         return self.is_over
-
-    def note(self, items: int, state: str, reason: str = "") -> None:
-        """Lines that are over and were never in a batch."""
-        add_outcome(self.outcome, items, state, reason)
 
     @property
     def is_over(self) -> bool:
         return self.items == 0 and not self.held_open
 
 
-def add_outcome(outcome: dict[str, Any], items: int, state: str, reason: str = "") -> None:
-    if not items:
-        return
-    if reason:
-        by_reason = outcome.setdefault(state, {})
-        by_reason[reason] = by_reason.get(reason, 0) + items
-    else:
-        outcome[state] = outcome.get(state, 0) + items
-
-
-__all__ = ["Origin", "add_outcome"]
+__all__ = ["Origin"]

@@ -41,7 +41,7 @@ class Target:
         seed: int = 0,
         shelves: Callable[[str], Shelf] | None = None,
         spool_after_s: float = 30.0,
-        done: Callable[[str, int, int, dict[str, Any]], None] | None = None,
+        done: Callable[[str, int, int], None] | None = None,
         launched: Callable[[str, int, int, bool], None] | None = None,
     ) -> None:
         self.name = settings.name

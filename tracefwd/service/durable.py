@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
 
 from tracefwd import metrics
 from tracefwd.doorways import Answer, HeldAnswer
@@ -120,7 +119,7 @@ class Durable:
         return self.store.shelf(lane)
 
     @property
-    def done(self) -> Callable[[str, int, int, dict[str, Any]], None] | None:
+    def done(self) -> Callable[[str, int, int], None] | None:
         """For lanes to tell; None without a journal."""
         return None if self._level == "memory" else self._done
 
@@ -284,12 +283,12 @@ class Durable:
 
     # The lanes' side
 
-    def _done(self, lane: str, first: int, last: int, outcome: dict[str, Any]) -> None:
+    def _done(self, lane: str, first: int, last: int) -> None:
         """What became of the lines is in the accounts; the journal need only know that they are over."""
         if self._journal is None:
             return
         if first and lane in self._lanes:
-            self._journal.done(self._lanes[lane], first, last, b"")
+            self._journal.done(self._lanes[lane], first, last)
         # Also for a batch of the spool, whose file goes in the next turn: by then the accounts are written.
         self._want_flush()
 

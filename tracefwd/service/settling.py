@@ -60,7 +60,7 @@ def _end(estate: Estate, parts: _Over, disk: Disk) -> None:
     found = estate.found
     log = Log(estate.life.journal, "data", disk, fsync=False, now=time.monotonic)
     log.inherit(found.data_segments)
-    ends = [frames.done(lane, first, last, b"") for lane, first, last in parts]
+    ends = [frames.done(lane, first, last) for lane, first, last in parts]
     is_written = log.open(b"".join([frames.start(list(found.lane_ids)), *ends]))
     log.seal()
     for part in parts:

@@ -13,7 +13,7 @@ sends cannot pass for a frame when a reader searches for the next one behind dam
     START        msgpack [version, lane names]           RED_START  msgpack [version, swept below seq, void drains]
     STATE        msgpack [next seq, adopted, state]      KEYS       (id u32, length u32, packed RedKey)*
     ENTRY        see ``put_entry``                       FACTS      seq u64, now_s u64, (id << 1 | error u64, us u64)*
-    DONE         lane u32, first u64, last u64, outcome  DRAINED    seq u64, id u32*
+    DONE         lane u32, first u64, last u64           DRAINED    seq u64, id u32*
     OUTSTANDING  lane u32, below seq u64, seq u64*       SWEPT      seq u64
     LAUNCHED     lane u32, first u64, last u64
     RETURNED     lane u32, first u64, last u64
@@ -107,7 +107,6 @@ class Done(NamedTuple):
     lane_id: int
     first: int
     last: int
-    outcome: bytes
 
 
 class Facts(NamedTuple):
@@ -212,8 +211,8 @@ def state(next_seq: int, adopted: dict[str, int], data: bytes) -> bytes:
     return seal(STATE, _pack_msg((next_seq, adopted, data)))
 
 
-def done(lane: int, first: int, last: int, outcome: bytes) -> bytes:
-    return seal(DONE, _DONE.pack(lane, first, last) + outcome)
+def done(lane: int, first: int, last: int) -> bytes:
+    return seal(DONE, _DONE.pack(lane, first, last))
 
 
 def launched(lane: int, first: int, last: int) -> bytes:
@@ -309,11 +308,10 @@ def _read(unpack: Callable[[bytes], _T], payload: bytes) -> _T:
 
 
 def read_done(payload: bytes) -> Done:
-    """Also of LAUNCHED and RETURNED, whose outcome is empty."""
+    """Also of LAUNCHED and RETURNED."""
     if len(payload) < _DONE.size:
         raise BadFrameError("too short for a DONE")
-    lane, first, last = _DONE.unpack_from(payload)
-    return Done(lane, first, last, payload[_DONE.size :])
+    return Done(*_DONE.unpack_from(payload))
 
 
 def read_outstanding(payload: bytes) -> tuple[int, int, "array[int]"]:

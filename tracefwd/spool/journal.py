@@ -170,10 +170,10 @@ class Journal:
         self._launches.end(lane_id, first, last)
         self._buffer.append(frames.returned(lane_id, first, last))
 
-    def done(self, lane: int, first: int, last: int, outcome: bytes) -> None:
-        """Nothing is left to do in ``lane`` for ``first`` to ``last``; ``outcome`` is what became of its lines."""
+    def done(self, lane: int, first: int, last: int) -> None:
+        """Nothing is left to do in ``lane`` for ``first`` to ``last``; what became of the lines is in the counts."""
         lane_id = self._lane_ids[lane]
-        frame = frames.done(lane_id, first, last, outcome)
+        frame = frames.done(lane_id, first, last)
         self._buffer.append(frame)
         self._buffered_bytes += len(frame)
         fresh = self._fresh[lane]

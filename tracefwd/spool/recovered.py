@@ -57,21 +57,19 @@ class DamageFound:
     lost_bytes: int = 0
     files: int = 0
     torn: int = 0
-    facts: int = 0
 
 
 @dataclass
 class Recovered:
-    """``state`` is None where none can be read; ``counts`` and ``outcomes`` are what was written since, with how often.
+    """``state`` is None where none can be read; ``counts`` are what was written since, with how often.
 
-    The state plus the counts minus outcomes need not balance with what is outstanding: what lies between was lost to a
+    The state plus the counts need not balance with what is outstanding: what lies between was lost to a
     crash or to damage.
     """
 
     folder: Path
     state: bytes | None = None
     counts: dict[bytes, int] = field(default_factory=dict)
-    outcomes: dict[tuple[str, bytes], int] = field(default_factory=dict)
     pending: Pending = field(default_factory=Pending)
     launches: Launches = field(default_factory=Launches)
     lane_ids: dict[str, int] = field(default_factory=dict)
@@ -135,9 +133,8 @@ class Recovered:
         found: list[Fact] = []
         for named, duration_us in zip(part.pairs[::2], part.pairs[1::2], strict=True):
             key = keys.get(named >> 1)
-            if key is None:
-                self.damage.facts += 1
-            elif part.seq >= self.drained_at.get(key, 0):
+            # A key that damage took; its bytes are counted.
+            if key is not None and part.seq >= self.drained_at.get(key, 0):
                 found.append(Fact(key, bool(named & 1), duration_us, part.now_s))
         return found
 

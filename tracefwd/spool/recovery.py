@@ -115,9 +115,7 @@ class _DataFold:
         self._found = found
         self._red = red
         self._names = {lane_id: name for name, lane_id in found.lane_ids.items()}
-        self._outcomes: dict[tuple[int, bytes], int] = {}
         self.newest = 0
-        self._discarded_from = 0
         # Of the entries that drains name: those that are here, those that the newest head lists as outstanding, and
         # below which seq it lists.
         self._drain_seqs = {seq for seq, _ in red.drains}
@@ -156,7 +154,6 @@ class _DataFold:
             next_seq, found.adopted, found.state = state
             found.next_seq = max(found.next_seq, next_seq)
             found.counts.clear()
-            self._outcomes.clear()
 
     def _entry(self, frame: frames.Frame) -> None:
         found = self._found
@@ -167,7 +164,6 @@ class _DataFold:
         self.newest = entry.seq
         if entry.marked and entry.seq > self._red.mark and not self._red.is_doubtful:
             found.discarded_entries += 1
-            self._discarded_from = self._discarded_from or entry.seq
             return
         if entry.seq in self._drain_seqs:
             self._drains_here.add(entry.seq)
@@ -178,16 +174,10 @@ class _DataFold:
             found.pending.add(lane_id, (entry.seq,))
 
     def _done(self, frame: frames.Frame) -> None:
-        found = self._found
-        done = read(frames.read_done, frame, frames.DONE, found.damage)
-        if done is None:
-            return
-        found.pending.done(done.lane_id, done.first, done.last)
-        found.launches.end(done.lane_id, done.first, done.last)
-        # What became of an entry that never was must not count either.
-        if not self._discarded_from or done.last < self._discarded_from:
-            key = (done.lane_id, done.outcome)
-            self._outcomes[key] = self._outcomes.get(key, 0) + 1
+        part = read(frames.read_done, frame, frames.DONE, self._found.damage)
+        if part is not None:
+            self._found.pending.done(*part)
+            self._found.launches.end(*part)
 
     def _launched(self, frame: frames.Frame) -> None:
         part = read(frames.read_done, frame, frames.LAUNCHED, self._found.damage)
@@ -221,14 +211,10 @@ class _DataFold:
 
     def name_lanes(self) -> None:
         found = self._found
-        for lane_id in [*found.pending.lanes(), *(lane_id for lane_id, _ in self._outcomes)]:
+        for lane_id in found.pending.lanes():
             # Every START that had its name is damaged.
             self._names.setdefault(lane_id, f"unknown-{lane_id:08x}")
         found.lane_ids = {name: lane_id for lane_id, name in self._names.items()}
-        found.outcomes = {
-            (self._names[lane_id], outcome): times
-            for (lane_id, outcome), times in self._outcomes.items()
-        }
 
 
 def _segments(folder: Path, disk: Disk, names: list[str], prefix: str) -> list[Segment]:
