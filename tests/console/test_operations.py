@@ -8,7 +8,7 @@ import pytest
 
 from tracefwd.console.operations import OTHER, PLOT_MINUTES, Operations, rows_of
 from tracefwd.console.seen import RedRow
-from tracefwd.limits import CONSOLE_OPERATIONS_MAX
+from tracefwd.limits import CONSOLE_OPERATIONS_MAX, CONSOLE_SERVICES_MAX
 from tracefwd.model import Identity, WavefrontSpan
 from tracefwd.processor.red import RedAggregator
 from tracefwd.settings import RedSettings
@@ -147,3 +147,26 @@ def test_ten_thousand_operations_are_bounded_in_memory_and_in_number() -> None:
     services = [one for each in found.services(NOW_S + 60) for one in each["services"]]
     total = sum(one["red"]["rate"] for one in services) * found.window_s(NOW_S + 60)
     assert total == pytest.approx(2 * 140 * (CONSOLE_OPERATIONS_MAX + 500), rel=0.01)
+
+
+def test_services_that_came_and_went_make_room_for_new_ones() -> None:
+    found = Operations(NOW_S)
+    crowd = range(CONSOLE_SERVICES_MAX + 500)
+    found.drained(1, [row(service=f"old-{n}") for n in crowd], NOW_S)
+    [shown] = [each["services"] for each in found.services(NOW_S) if each["application"] == OTHER]
+    assert shown[0]["operations"] == 1
+    later = MINUTE + PLOT_MINUTES + 1
+    found.drained(1, [row(service="new", minute=later)], later * 60.0)
+    services = found.services(later * 60.0)
+    assert [each["service"] for one in services for each in one["services"]] == ["new"]
+    assert services[0]["services"][0]["operations"] == 1
+
+
+def test_made_up_services_do_not_pass_the_bound_on_operations() -> None:
+    found = Operations(NOW_S)
+    for start in range(0, 3 * CONSOLE_OPERATIONS_MAX, 500):
+        found.drained(1, [row(service=f"s{start + n}") for n in range(500)], NOW_S)
+    shown, left_out = found.operations(NOW_S)
+    assert len(shown) + left_out <= CONSOLE_OPERATIONS_MAX + CONSOLE_SERVICES_MAX
+    total = sum(each["red"]["rate"] for each in found.operations(NOW_S, limit=10**6)[0]) * 10
+    assert total == pytest.approx(3 * CONSOLE_OPERATIONS_MAX, rel=0.01)

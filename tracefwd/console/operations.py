@@ -6,7 +6,7 @@ drained row adds up for ever; the others of a worker are replaced by its next, a
 Percentiles come from log-spaced buckets, sixteen to a doubling: one read off is within 2.2 % of the true one (or as
 near as ``red.centroids_max`` left it, where durations differ ten thousandfold).  Memory:
 an operation weighs about 1.5 kB, so ``CONSOLE_OPERATIONS_MAX`` of them 15 MB; those beyond count as ``_other`` of their
-service.
+service, and services beyond ``CONSOLE_SERVICES_MAX`` as one.
 
 Pure: time is an argument.
 """
@@ -174,13 +174,12 @@ class Operations:
     def drained(self, life: Any, rows: Iterable[RedRow], now_s: float) -> None:
         self._partials.pop(life, None)
         self._fresh_s = now_s
+        self._forget(int(now_s // 60))
         for row in rows:
-            key = (row.application, row.service, row.operation)
-            service = self._service(row.application, row.service)
+            home, service = self._service(row.application, row.service)
+            key = (*home, row.operation)
             if key not in self._operations and len(self._operations) >= CONSOLE_OPERATIONS_MAX:
-                self._forget(int(now_s // 60))
-            if key not in self._operations and len(self._operations) >= CONSOLE_OPERATIONS_MAX:
-                key = (row.application, row.service, OTHER)
+                key = (*home, OTHER)
             series = self._operations.get(key)
             if series is None:
                 # At most one for each service beyond the bound.
@@ -203,27 +202,29 @@ class Operations:
         """The worker is gone; what it had not drained was drained by its last tick, or is lost."""
         self._partials.pop(life, None)
 
-    def _service(self, application: str, service: str) -> Series:
+    def _service(self, application: str, service: str) -> tuple[tuple[str, str], Series]:
+        """What counts for it, and under which name."""
         key = (application, service)
-        found = self._services.get(key)
-        if found is None:
-            if len(self._services) >= CONSOLE_SERVICES_MAX:
-                key = (OTHER, OTHER)
-            found = self._services.setdefault(key, Series())
-        return found
+        if key not in self._services and len(self._services) >= CONSOLE_SERVICES_MAX:
+            key = (OTHER, OTHER)
+        return key, self._services.setdefault(key, Series())
 
     def _forget(self, minute: int) -> None:
-        """Make room: operations without a span in all of the plot.  Looked for once a minute: there are many."""
-        if minute == self._forgot:
+        """Make room where there is none: what has no span in all of the plot goes.  Looked for once a minute."""
+        is_full = (
+            len(self._operations) >= CONSOLE_OPERATIONS_MAX
+            or len(self._services) >= CONSOLE_SERVICES_MAX
+        )
+        if not is_full or minute == self._forgot:
             return
         self._forgot = minute
-        for key in [
-            k for k, s in self._operations.items() if s.last_minute < minute - PLOT_MINUTES
-        ]:
+        oldest = minute - PLOT_MINUTES
+        for key in [k for k, s in self._operations.items() if s.last_minute < oldest]:
             del self._operations[key]
-            service = self._services.get(key[:2])
-            if service is not None:
-                service.operations -= 1
+            self._services[key[:2]].operations -= 1
+        # A service is as young as its youngest operation, so none is left of these.
+        for home in [k for k, s in self._services.items() if s.last_minute < oldest]:
+            del self._services[home]
 
     def known(self) -> Iterable[tuple[str, str]]:
         """Services that send spans themselves."""
