@@ -1,6 +1,7 @@
 """The house style as a red test: layers, purity, sizes, preambles, mirrors."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -160,6 +161,16 @@ def test_functions_fit_on_a_screen(path: Path) -> None:
             assert node.end_lineno - start <= FUNCTION_LINES_MAX, (
                 f"{ids(path)}: {node.name} is too long"
             )
+
+
+def test_modules_that_are_named_exist() -> None:
+    known = {path.name for path in MODULES} | {path.name for path in (ROOT / "tests").rglob("*.py")}
+    named = {
+        (str(path.relative_to(ROOT)), name)
+        for path in MODULES
+        for name in re.findall(r"``[\w/]*?(\w+\.py)``", path.read_text(encoding="utf-8"))
+    }
+    assert {(where, name) for where, name in named if name not in known} == set()
 
 
 def test_no_cupboards() -> None:

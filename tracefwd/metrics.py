@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Metric:
-    """One family.  ``kind`` is counter, gauge or histogram (buckets in ``HISTOGRAM_BUCKETS_S``)."""
+    """One family.  ``kind`` is counter, gauge or histogram (buckets in ``ANSWER_BUCKETS_S``)."""
 
     name: str
     kind: str

@@ -1,7 +1,7 @@
 """The actions, each as a function from arguments to a closure over a subject.
 
 Spans and points share them: what a span may have several of, a point has once, so where a span's rule appends, a
-point's puts (``kind``).  ``point_actions.py`` has what only points know.  Names of arguments differ, too; the tables in
+point's puts (``kind``).  ``line_actions.py`` has those on a line's text.  Names of arguments differ, too; the tables in
 ``catalogue.py`` say who is called what.
 """
 
