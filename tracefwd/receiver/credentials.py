@@ -100,7 +100,9 @@ def _read_tokens(path: str, section: str) -> tuple[bytes, ...]:
     try:
         text = Path(path).read_bytes()
     except OSError as error:
-        raise StartError(f"{section}.token_file cannot be read ({error.strerror})") from error
+        raise StartError(
+            f"{section}.token_file cannot be read ({error.strerror}); give a file that this user may read"
+        ) from error
     tokens = tuple(line for line in map(bytes.strip, text.splitlines()) if line)
     if not tokens or len(tokens) > _TOKENS_MAX:
         raise StartError(

@@ -87,9 +87,9 @@ def _first_line(path: Path) -> str:
         lines = path.read_text(encoding="ascii").split()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no ASCII text"
-        raise StartError(f"--token-file {path}: {reason}") from error
+        raise StartError(f"--token-file {path}: {reason}; give the token's file") from error
     if not lines:
-        raise StartError(f"--token-file {path}: it is empty")
+        raise StartError(f"--token-file {path}: it is empty; write the token into it")
     return lines[0]
 
 

@@ -35,7 +35,8 @@ def run(where: Reach, options: ReportOptions) -> int:
     try:
         Path(options.output).write_text(page, encoding="utf-8")
     except OSError as error:
-        raise StartError(f"--output {options.output}: {error.strerror or error}") from error
+        reason = error.strerror or error
+        raise StartError(f"--output {options.output}: {reason}; choose another file") from error
     print(f"{options.output}: {len(page.encode()) / 1024:,.0f} KiB, needs no script and no net")
     return 0
 
