@@ -414,7 +414,7 @@ def test_one_process_at_a_time_holds_a_slot(tmp_path: Path) -> None:
 def adopt_all(journal: Journal, found: Recovered, after: int) -> list[int]:
     steps = []
     number = 1_000
-    for unit in found.units(after):
+    for unit in (*found.line_units(after), *found.fact_units(after)):
         payloads = [(LANES.index(lane), items, data) for lane, items, data in unit.payloads]
         facts: list[int] = []
         for fact in unit.facts:
@@ -474,7 +474,7 @@ def test_adoption_is_remembered_until_it_has_ended(tmp_path: Path) -> None:
         world.journal.flush()
     own = recover(world.folder, Disk())
     assert own.adopted == {ORIGIN: steps[-1]}
-    assert list(found.units(steps[-1])) == []
+    assert [*found.line_units(steps[-1]), *found.fact_units(steps[-1])] == []
     world.journal.adoption_ended(ORIGIN)
     world.journal._begin_data()
     assert recover(world.folder, Disk()).adopted == {}

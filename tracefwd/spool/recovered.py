@@ -138,16 +138,11 @@ class Recovered:
                 found.append(Fact(key, bool(named & 1), duration_us, part.now_s))
         return found
 
-    def units(self, after: int) -> Iterator[Unit]:
-        """For another journal to adopt: everything outstanding, in steps above ``after``, which grow.
+    def line_units(self, after: int) -> Iterator[Unit]:
+        """For another journal to adopt: lines that are outstanding, in steps above ``after``, which are entries' seqs.
 
         Step 0 is the account of it all and the adopter's to make.
         """
-        yield from self.line_units(after)
-        yield from self.fact_units(after)
-
-    def line_units(self, after: int) -> Iterator[Unit]:
-        """Of these, the entries' lines; the steps are the entries' seqs."""
         payloads: list[tuple[str, int, bytes]] = []
         seq = 0
         for lane, next_seq, items, data in self.outstanding():
@@ -160,7 +155,7 @@ class Recovered:
             yield Unit(seq, payloads, [])
 
     def fact_units(self, after: int) -> Iterator[Unit]:
-        """Of these, the facts, which come last."""
+        """Likewise the facts; their steps are above all of lines."""
         for facts_seq, facts in self._facts_by_frame():
             step = _FACTS_STEP + facts_seq
             if facts and step > after:
