@@ -77,7 +77,7 @@ SAMPLE_BYTES_MAX = 32_768
 SAMPLES_BYTES_MAX = 16 * 2**20
 # Streams (consoles, `top`, taps) that are open at once; each holds one document of each view at most.
 STREAMS_MAX = 64
-# Connections to the admin port: all streams, and room for probes, scrapers, and browsers' six each; 14 KiB each.
+# Connections to the admin port: streams, and room for probes, scrapers, browsers' six each; 14 KiB each, 290 with TLS.
 ADMIN_CONNECTIONS_MAX = 256
 # A reader that takes nothing for so long is gone.
 STREAM_STALL_S = 30.0

@@ -108,6 +108,52 @@ async def answer(client: Client) -> bytes:
     return b""
 
 
+class ByHand:
+    """A client that speaks TLS, and sends only what it is told to."""
+
+    def __init__(self, client: Client, trusting: ssl.SSLContext) -> None:
+        self.reader, self.writer = client
+        self._came, self._goes = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = trusting.wrap_bio(self._came, self._goes, server_hostname="127.0.0.1")
+
+    async def last_of_handshake(self) -> bytes:
+        """What remains to be sent."""
+        while True:
+            try:
+                self._tls.do_handshake()
+            except ssl.SSLWantReadError:
+                self.writer.write(self._goes.read())
+                self._came.write(await self.reader.read(65_536))
+            else:
+                return self._goes.read()
+
+    async def hear(self, text: bytes) -> bytes:
+        """The beginning of the answer."""
+        self._tls.write(text)
+        self.writer.write(self._goes.read())
+        while True:
+            try:
+                return self._tls.read(16)
+            except ssl.SSLWantReadError:
+                self._came.write(await self.reader.read(65_536))
+
+    async def is_closed(self) -> bool:
+        """Waits until it is, without a farewell."""
+        with suppress(ConnectionError):
+            while await self.reader.read(65_536):
+                pass
+        return True
+
+
+@pytest.fixture
+def contexts(authorities: tuple[Authority, Authority]) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """(ours, the clients')"""
+    ours, _ = authorities
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(*ours.issue("server"))
+    return tls, ssl.create_default_context(cafile=str(ours.cert))
+
+
 async def asked(port: Port, path: str) -> bytes:
     client = await port.connect()
     ask(client, path)
@@ -177,12 +223,9 @@ async def test_a_connection_is_kept_between_requests_but_not_for_ever(
 
 
 async def test_handshakes_that_nobody_ends_are_bounded_in_time_and_number(
-    authorities: tuple[Authority, Authority], monkeypatch: pytest.MonkeyPatch
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ours, _ = authorities
-    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    tls.load_cert_chain(*ours.issue("server"))
-    trusting = ssl.create_default_context(cafile=str(ours.cert))
+    tls, trusting = contexts
     async with opened(tls) as port:
         mute = [await port.connect() for _ in range(PLACES + 1)]
         assert await is_closed(mute[0])
@@ -193,6 +236,49 @@ async def test_handshakes_that_nobody_ends_are_bounded_in_time_and_number(
         monkeypatch.setattr(admin_door, "_FIRST_S", 0.02)
         late = await port.connect()
         assert await is_closed(late)
+
+
+async def test_a_handshake_that_is_done_as_it_makes_room_takes_no_descriptor_along(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> None:
+    tls, trusting = contexts
+    async with opened(tls) as port:
+        oldest = ByHand(await port.connect(), trusting)
+        last = await oldest.last_of_handshake()
+        for _ in range(PLACES - 1):
+            await port.connect()
+        await asyncio.sleep(0.05)
+        with socket.socket() as late:
+            late.setblocking(False)
+            # Our turn ends after both, so that the port reads them in one of its own.
+            oldest.writer.write(last)
+            with suppress(BlockingIOError):
+                late.connect(port.address)
+            await asyncio.sleep(0.05)
+            for _ in range(PLACES - 1):
+                await port.connect()
+            client = await port.connect(ssl=trusting, server_hostname="127.0.0.1")
+            ask(client, "/now")
+            assert await answer(client) == b"now"
+
+
+async def test_who_waits_for_a_farewell_has_its_place_until_it_makes_room(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> None:
+    tls, trusting = contexts
+    async with opened(tls) as port:
+        leaving = []
+        for _ in range(PLACES + 2):
+            client = ByHand(await port.connect(), trusting)
+            client.writer.write(await client.last_of_handshake())
+            request = b"GET /now HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+            assert (await client.hear(request)).startswith(b"HTTP/1.1 200")
+            leaving.append(client)
+        for client in leaving[:2]:
+            assert await client.is_closed()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await leaving[2].is_closed()
 
 
 class Short(socket.socket):

@@ -7,7 +7,9 @@ needs its own to start workers.  Here:
    probes and scrapers ask at once, so that nobody keeps them out by connecting.  Who is being answered stays.
 2. A connection has ``_FIRST_S`` for its handshake, as long again for its first request, and ``_NEXT_S`` from an answer
    to the next request; then it is closed, whether it sends nothing, bytes that are no request, or reads nothing.
-3. Out of descriptors, nobody is reset: connections wait in the kernel's backlog, and we look again after a second.
+3. A connection has its place until its descriptor is closed.  One that was closed in order may linger: TLS waits for
+   the other side's farewell, and an answer for its reader.
+4. Out of descriptors, nobody is reset: connections wait in the kernel's backlog, and we look again after a second.
 """
 
 import asyncio
@@ -47,7 +49,7 @@ class AdminDoor:
         self._listens = False
         self._sweeper: asyncio.TimerHandle | None = None
         # Hands are being shaken; the oldest first.
-        self._opening: dict[asyncio.Task[None], None] = {}
+        self._opening: dict[socket.socket, asyncio.Task[None]] = {}
         # Until when (loop's clock) each may be silent; whoever has been so the longest first.
         self._silent: dict[asyncio.Transport, float] = {}
         self._answering: set[asyncio.Transport] = set()
@@ -65,8 +67,8 @@ class AdminDoor:
         self._sock.close()
         if self._sweeper is not None:
             self._sweeper.cancel()
-        for task in self._opening:
-            task.cancel()
+        while self._opening:
+            self._shut_oldest()
 
     @contextmanager
     def answering(self, transport: asyncio.Transport | None) -> Iterator[None]:
@@ -97,9 +99,9 @@ class AdminDoor:
                 return
             if self._has_room():
                 client.setblocking(False)
-                task = self._loop.create_task(self._let_in(client), name="admin handshake")
-                self._opening[task] = None
-                task.add_done_callback(self._opening.pop)
+                self._opening[client] = self._loop.create_task(
+                    self._let_in(client), name="admin handshake"
+                )
             else:
                 client.close()
 
@@ -107,7 +109,7 @@ class AdminDoor:
         """Whether one more may come in; if need be, the longest silent one goes."""
         if len(self._opening) + len(self._silent) + len(self._answering) < ADMIN_CONNECTIONS_MAX:
             return True
-        self._forget_closed()
+        self._forget_gone()
         if len(self._opening) + len(self._silent) + len(self._answering) < ADMIN_CONNECTIONS_MAX:
             return True
         self._tell(
@@ -116,7 +118,7 @@ class AdminDoor:
         if self._silent:
             self._end(next(iter(self._silent)))
         elif self._opening:
-            next(iter(self._opening)).cancel()
+            self._shut_oldest()
         else:
             return False
         return True
@@ -133,17 +135,15 @@ class AdminDoor:
             _log.debug("a client of the admin port gave up: %r", error)
             with suppress(OSError):
                 client.close()
-        except asyncio.CancelledError:
-            with suppress(OSError):
-                client.close()
-            raise
         else:
             # Its first request may have come, and even been answered, before we hear of it.
             if transport not in self._answering:
                 self._silent.setdefault(transport, self._loop.time() + _FIRST_S)
+        finally:
+            self._opening.pop(client, None)
 
     def _sweep(self) -> None:
-        self._forget_closed()
+        self._forget_gone()
         now = self._loop.time()
         for transport in [each for each, until in self._silent.items() if now >= until]:
             self._end(transport)
@@ -152,9 +152,20 @@ class AdminDoor:
             self._loop.add_reader(self._sock.fileno(), self._take)
         self._sweeper = self._loop.call_later(_SWEEP_S, self._sweep)
 
-    def _forget_closed(self) -> None:
-        for transport in [each for each in self._silent if each.is_closing()]:
+    def _forget_gone(self) -> None:
+        for transport in [each for each in self._silent if _is_gone(each)]:
             del self._silent[transport]
+
+    def _shut_oldest(self) -> None:
+        """End a handshake by an end of file, which is read in its order.
+
+        The descriptor is the transport's: closed behind its back, the next connection would get the same number, and
+        nobody would ever look at it.
+        """
+        client = next(iter(self._opening))
+        del self._opening[client]
+        with suppress(OSError):
+            client.shutdown(socket.SHUT_RDWR)
 
     def _end(self, transport: asyncio.Transport) -> None:
         del self._silent[transport]
@@ -165,6 +176,15 @@ class AdminDoor:
         if now - self._told_at >= _TELL_INTERVAL_S:
             self._told_at = now
             _log.warning(text, what)
+
+
+def _is_gone(transport: asyncio.Transport) -> bool:
+    try:
+        sock = transport.get_extra_info("socket")
+    except AttributeError:
+        # Python 3.11's for TLS, closed once more at its end.
+        return True
+    return sock is None or sock.fileno() < 0
 
 
 __all__ = ["AdminDoor"]
