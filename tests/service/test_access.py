@@ -13,6 +13,7 @@ import pytest
 from tests.receiver.test_credentials import Authority, authorities, exchange
 from tests.service.watched import check
 from tracefwd.service import admin as admin_module
+from tracefwd.service import admin_door
 from tracefwd.service import api as api_module
 from tracefwd.service.access import COOKIE, HEADERS
 from tracefwd.service.config import Loaded
@@ -129,6 +130,31 @@ async def test_a_token_that_does_not_come_is_not_waited_for(
         head = await reader.readuntil(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 408 ")
         writer.close()
+
+
+async def test_half_tokens_keep_no_probe_out(
+    http: aiohttp.ClientSession,
+    token_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(admin_door, "ADMIN_CONNECTIONS_MAX", 8)
+    async with serving(token_file=str(token_file)) as service:
+        host, _, port = service.admin_url.rpartition("/")[2].partition(":")
+        halves = []
+        for _ in range(8):
+            _, writer = await asyncio.open_connection(host, int(port))
+            writer.write(b"POST /api/v1/session HTTP/1.1\r\nHost: localhost\r\n")
+            writer.write(b"Content-Length: 20\r\n\r\n{")
+            await asyncio.sleep(0.02)
+            halves.append(writer)
+        for _ in range(3):
+            async with http.get(service.admin_url + "/livez") as answer:
+                assert answer.status == 200
+        for writer in halves:
+            writer.close()
+        await asyncio.sleep(0.05)
+    assert "Traceback" not in caplog.text
 
 
 async def test_a_browser_exchanges_the_token_for_a_cookie(

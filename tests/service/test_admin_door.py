@@ -30,7 +30,7 @@ def few_places(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Port:
-    """``/now`` answers at once, ``/later`` when ``may_end`` is set."""
+    """``/now`` answers at once, ``/later`` when ``may_end`` is set; ``/half`` too, as if it waited for its client."""
 
     def __init__(self, sock: socket.socket, tls: ssl.SSLContext | None = None) -> None:
         self.address = sock.getsockname()
@@ -51,9 +51,14 @@ class Port:
             await self.may_end.wait()
             return web.Response(text="later")
 
+        async def half(request: web.Request) -> web.Response:
+            with self.door.hearing(request.transport):
+                return await later(request)
+
         application = web.Application(middlewares=[answer])
         application.router.add_get("/now", now)
         application.router.add_get("/later", later)
+        application.router.add_get("/half", half)
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
         self.door = AdminDoor(sock, self._make, lambda: tls)
 
@@ -279,6 +284,18 @@ async def test_who_waits_for_a_farewell_has_its_place_until_it_makes_room(
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.1):
                 await leaving[2].is_closed()
+
+
+async def test_who_is_waited_for_is_silent() -> None:
+    async with opened() as port:
+        waiting = [await port.connect() for _ in range(PLACES)]
+        for client in waiting:
+            ask(client, "/half")
+            await port.begun.acquire()
+        assert await asked(port, "/now") == b"now"
+        assert await is_closed(waiting[0])
+        port.may_end.set()
+        assert await answer(waiting[1]) == b"later"
 
 
 class Short(socket.socket):

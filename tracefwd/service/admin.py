@@ -11,6 +11,7 @@ import json
 import logging
 import platform
 import socket
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -57,7 +58,7 @@ class Admin:
         application = self.application = web.Application(
             middlewares=[self._answer, access.guard(_refusal)]
         )
-        Api(service, service.views, access).add_to(application.router)
+        Api(service, service.views, access, self._hearing).add_to(application.router)
         for path, handler in {
             "/": self._index,
             **dict.fromkeys(page.ASSETS, _asset),
@@ -95,6 +96,10 @@ class Admin:
         assert self._door is not None, "the port is not open"
         with self._door.answering(request.transport):
             return await handler(request)
+
+    def _hearing(self, request: web.Request) -> AbstractContextManager[None]:
+        assert self._door is not None, "the port is not open"
+        return self._door.hearing(request.transport)
 
     async def _refresh(self) -> None:
         """Secrets are exchanged while we run."""

@@ -85,6 +85,20 @@ class AdminDoor:
             self._answering.discard(transport)
             self._silent[transport] = self._loop.time() + _NEXT_S
 
+    @contextmanager
+    def hearing(self, transport: asyncio.Transport | None) -> Iterator[None]:
+        """While a request that is worked on waits for its client: who does not go on is as silent as any."""
+        if transport is None:
+            yield
+            return
+        self._answering.discard(transport)
+        self._silent[transport] = self._loop.time() + _NEXT_S
+        try:
+            yield
+        finally:
+            self._silent.pop(transport, None)
+            self._answering.add(transport)
+
     def _take(self) -> None:
         for _ in range(_PER_TURN):
             try:

@@ -7,6 +7,7 @@ Parameters are checked before anything is looked up; what is wrong with one is s
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -34,7 +35,15 @@ _WORDS = {"true": True, "1": True, "false": False, "0": False}
 class Api:
     """``routes`` is the whole table: method, path, handler."""
 
-    def __init__(self, service: "Service", views: Views, access: Access) -> None:
+    def __init__(
+        self,
+        service: "Service",
+        views: Views,
+        access: Access,
+        hearing: Callable[[web.Request], AbstractContextManager[None]],
+    ) -> None:
+        """``hearing`` is for whatever waits for a client."""
+        self._hearing = hearing
         self._service = service
         self._views = views
         self._access = access
@@ -81,7 +90,8 @@ class Api:
     async def _open_session(self, request: web.Request) -> web.Response:
         if not self._access.asks_for_token:
             raise ApiError(404, "not_found", "there is no token to ask for", "set admin.token_file")
-        body = await _short_body(request)
+        with self._hearing(request):
+            body = await _short_body(request)
         is_form = request.content_type == "application/x-www-form-urlencoded"
         token = _form_token(body) if is_form else _json_token(body)
         self._access.check_token(token)
@@ -305,6 +315,9 @@ async def _short_body(request: web.Request) -> bytes:
         raise ApiError(
             408, "too_slow", f"no whole token has come within {TOKEN_S_MAX:g} s", "send it at once"
         ) from None
+    except (ConnectionError, web.RequestPayloadError):
+        # Gone, or sent away; or its chunks are none.
+        raise ApiError(400, "parameter", "the token has not come whole", "send it again") from None
     if len(body) > TOKEN_BYTES_MAX:
         raise ApiError(413, "too_large", "this is more than a token", "send the token alone")
     return body
