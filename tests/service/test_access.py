@@ -157,6 +157,25 @@ async def test_half_tokens_keep_no_probe_out(
     assert "Traceback" not in caplog.text
 
 
+async def test_what_cannot_be_read_is_not_told(
+    token_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A parser's complaint quotes the header."""
+    async with serving(token_file=str(token_file)) as service:
+        host, _, port = service.admin_url.rpartition("/")[2].partition(":")
+        for wrong in (
+            b"GET / HTTP/1.1\r\nHost: x\r\nCookie: a=%s\x01\r\n\r\n" % TOKEN.encode(),
+            b"POST /api/v1/session HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\nzz\r\n",
+            b"POST /api/v1/session HTTP/1.1\r\nHost: x\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}",
+        ):
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(wrong)
+            assert (await reader.readline()).split()[1] == b"400"
+            writer.close()
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+    assert TOKEN not in caplog.text
+
+
 async def test_a_browser_exchanges_the_token_for_a_cookie(
     http: aiohttp.ClientSession, token_file: Path
 ) -> None:

@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from tracefwd import __version__
 from tracefwd.console import page
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from tracefwd.service.supervisor import Service
 
 LOG = logging.getLogger(__name__)
+_SERVER_LOG = logging.getLogger(f"{__name__}.server")
 
 CREDENTIALS_EVERY_S = 1.0
 
@@ -75,7 +77,15 @@ class Admin:
         # A probe a second is no news.  Whoever reads while we stop gets a second to finish.
         self._door: AdminDoor | None = None
         self._refreshing: asyncio.Task[None] | None = None
-        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
+        _SERVER_LOG.addFilter(_is_no_clients_fault)
+        self._runner = web.AppRunner(
+            application,
+            access_log=None,
+            logger=_SERVER_LOG,
+            # A token is short; nothing else has a body.
+            auto_decompress=False,
+            shutdown_timeout=1.0,
+        )
 
     async def start(self, sock: socket.socket) -> None:
         """Raises ``StartError`` when tokens or certificates cannot be used."""
@@ -189,6 +199,12 @@ class Admin:
 
     async def _sources(self, _: web.Request) -> web.Response:
         return _json(await self._service.sources())
+
+
+def _is_no_clients_fault(record: logging.LogRecord) -> bool:
+    """aiohttp tells what it cannot read as an error, in the client's words; a header may hold its secret."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, HttpProcessingError)
 
 
 async def _asset(request: web.Request) -> web.Response:
