@@ -352,6 +352,10 @@ MISTAKES = {
     "deep": ("red: " + "[" * 50 + "]" * 50, ["nested too deeply"]),
     "very deep": ("red: " + "[" * 1500 + "]" * 1500, ["nested too deeply"]),
     "endless alias": ("red: &a [*a]", ["nested too deeply or repeats itself"]),
+    "endless aliases": (
+        "red: &a {interval: *a, series_max: *a}",
+        ["red.interval", "repeats itself"],
+    ),
 }
 
 
@@ -363,6 +367,15 @@ def test_a_mistake_is_one_sentence_with_key_value_reason_and_suggestion(write, t
         assert word in problem
     assert "\n" not in problem
     assert problem.endswith((".", "?"))
+
+
+def test_aliases_that_multiply_are_refused_once(write):
+    text = "red: {tags: [&a [" + "x," * 50 + "]"
+    for name, before in zip("bcdef", "abcde", strict=True):
+        text += f", &{name} [" + f"*{before}," * 50 + "]"
+    problems = problems_of(write(text + "]}"))
+    assert len([problem for problem in problems if "repeats itself" in problem]) == 1
+    assert len(problems) < 5
 
 
 def target(**values: Any) -> dict[str, Any]:

@@ -119,14 +119,20 @@ class _Walk:
         self._report = report
         self._lines = lines
         self._count = 0
+        self._is_refused = False
+        # From the root to where we are.
+        self._path: list[Any] = []
 
     def node(self, node: Any, key: str, depth: int) -> Node | None:
         """None when refused."""
         place = self._place(node)
         self._count += 1
-        if depth > DEPTH_MAX or self._count > NODES_MAX:
-            reason = "is nested too deeply or repeats itself through aliases; write it out"
-            self._report.refuse(key or self._name, reason, place=place)
+        if depth > DEPTH_MAX or self._count > NODES_MAX or node in self._path:
+            # Once: aliases that multiply would be refused thousands of times.
+            if not self._is_refused:
+                reason = "is nested too deeply or repeats itself through aliases; write it out"
+                self._report.refuse(key or self._name, reason, place=place)
+            self._is_refused = True
             return None
         if not node.tag.startswith(_TAG):
             reason = "YAML tags (!…) are not used here; remove it"
@@ -134,10 +140,14 @@ class _Walk:
             return None
         if node.id == "scalar":
             return self._scalar(node, key, place)
-        if node.id == "sequence":
+        self._path.append(node)
+        try:
+            if node.id != "sequence":
+                return self._table(node, key, place, depth)
             children = [self.node(n, f"{key}[{i}]", depth + 1) for i, n in enumerate(node.value)]
             return Listing([child for child in children if child is not None], place)
-        return self._table(node, key, place, depth)
+        finally:
+            self._path.pop()
 
     def _place(self, node: Any) -> str:
         return f"{self._name}, line {node.start_mark.line + 1}" if self._lines else self._name
