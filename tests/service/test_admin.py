@@ -300,6 +300,31 @@ async def test_probes_get_through_while_others_hold_all_places(
             writer.close()
 
 
+async def test_probes_get_through_while_many_wait_for_workers(
+    http: aiohttp.ClientSession, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admin_door, "ADMIN_CONNECTIONS_MAX", 8)
+    host, _, port = service.admin_url.rpartition("/")[2].partition(":")
+    for slot in service.workers:
+        os.kill(slot.pid, signal.SIGSTOP)
+    try:
+        asking = [await asyncio.open_connection(host, int(port)) for _ in range(8)]
+        for _, writer in asking:
+            writer.write(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await asyncio.sleep(0.1)
+        async with http.get(service.admin_url + "/livez") as answer:
+            assert answer.status == 200
+        async with http.get(service.admin_url + "/api/v1/refused") as answer:
+            assert answer.status == 503
+            assert (await answer.json())["error"] == "busy"
+            assert answer.headers["X-Frame-Options"] == "DENY"
+        for _, writer in asking:
+            writer.close()
+    finally:
+        for slot in service.workers:
+            os.kill(slot.pid, signal.SIGCONT)
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status"), [("GET", "/x", 404), ("POST", "/ledger", 405)]
 )

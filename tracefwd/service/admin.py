@@ -32,6 +32,8 @@ LOG = logging.getLogger(__name__)
 _SERVER_LOG = logging.getLogger(f"{__name__}.server")
 
 CREDENTIALS_EVERY_S = 1.0
+# Answered at once, whoever else is.
+_PROBES = frozenset({"/livez", "/readyz"})
 
 _INDEX = """\
 tracefwd {version}
@@ -104,6 +106,11 @@ class Admin:
     @web.middleware
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         assert self._door is not None, "the port is not open"
+        if self._door.is_busy and request.path not in _PROBES:
+            busy = ApiError(503, "busy", "too many are being answered", "come again in a second")
+            answer = _refusal(request, busy)
+            answer.headers.update(HEADERS)
+            return answer
         with self._door.answering(request.transport):
             return await handler(request)
 

@@ -4,7 +4,8 @@ aiohttp bounds neither: whoever connects and never asks stays for ever, and take
 needs its own to start workers.  Here:
 
 1. Out of ``ADMIN_CONNECTIONS_MAX`` places, whoever has been silent the longest makes room for the one that comes:
-   probes and scrapers ask at once, so that nobody keeps them out by connecting.  Who is being answered stays.
+   probes and scrapers ask at once, so that nobody keeps them out by connecting.  Who is being answered stays; so at
+   most half of the places are answered at a time, which ``is_busy`` says.
 2. A connection has ``_FIRST_S`` for its handshake, as long again for its first request, and ``_NEXT_S`` from an answer
    to the next request; then it is closed, whether it sends nothing, bytes that are no request, or reads nothing.
 3. A connection has its place until its descriptor is closed.  One that was closed in order may linger: TLS waits for
@@ -69,6 +70,11 @@ class AdminDoor:
             self._sweeper.cancel()
         while self._opening:
             self._shut_oldest()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether one more that takes its time would be too many."""
+        return len(self._answering) >= ADMIN_CONNECTIONS_MAX // 2
 
     @contextmanager
     def answering(self, transport: asyncio.Transport | None) -> Iterator[None]:
