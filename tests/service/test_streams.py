@@ -98,3 +98,20 @@ async def test_who_reads_nothing_is_cut_off_and_holds_up_nobody(
         flow = await get(http, service, "/api/v1/flow")
         assert flow["watchers"]["skipped_events"] > 0
         writer.close()
+
+
+async def test_streams_end_when_told_whatever_they_are_about_to_say() -> None:
+    """News and the end may come within a few turns of the loop."""
+    async with watched() as service, aiohttp.ClientSession() as http:
+        streams = service.views.streams
+        for turns in range(8):
+            async with http.get(service.admin_url + "/api/v1/events?views=flow") as events:
+                assert await events.content.readline()
+                # All that it had to say at first is said.
+                await asyncio.sleep(0.1)
+                streams.publish("flow", b"{}")
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                closing = asyncio.create_task(streams.close())
+                done, _ = await asyncio.wait({closing}, timeout=3)
+                assert done, f"still open {turns} turns after news"

@@ -252,7 +252,9 @@ class Streams:
 async def _within(taking: Coroutine[Any, Any, bytes], seconds: float) -> bytes:
     """What there is to take by then, or nothing."""
     try:
-        return await asyncio.wait_for(taking, seconds)
+        # Not ``wait_for``: before 3.12 it forgets a cancellation when there is something just then.
+        async with asyncio.timeout(seconds):
+            return await taking
     except TimeoutError:
         return b""
 
