@@ -75,6 +75,9 @@ async def _cut(cuts: list[int]) -> None:
         def write(self, data: bytes | bytearray | memoryview) -> None:
             written.extend(data)
 
+        def is_closing(self) -> bool:
+            return False
+
     writing: Channel[Any] = Channel(FromParent, lambda _: None)
     writing.connection_made(Memory())
     for message in sent:
@@ -130,3 +133,15 @@ async def test_a_reader_who_sleeps_is_noticed() -> None:
         channel.send(Failed("x" * 100_000))
     left.close()
     await channel.closed.wait()
+
+
+async def test_who_has_just_gone_is_told_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """Many may be asking as a worker dies; asyncio would complain of each."""
+    sender, receiver, _ = await pair(FromParent)
+    assert receiver._transport is not None
+    receiver._transport.abort()
+    await receiver.closed.wait()
+    for number in range(20):
+        sender.send(Ask(number))
+    await sender.closed.wait()
+    assert not caplog.records

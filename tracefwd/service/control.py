@@ -171,7 +171,7 @@ class Channel(asyncio.Protocol, Generic[Message]):
 
     def send(self, message: Struct) -> None:
         """Queue one message; without effect when the other end is gone."""
-        if self._transport is None:
+        if self._transport is None or self._transport.is_closing():
             return
         frame = msgspec.json.encode(message)
         assert len(frame) <= FRAME_BYTES_MAX, "a message is bounded by what it is made of"
