@@ -267,6 +267,19 @@ async def test_a_handshake_that_is_done_as_it_makes_room_takes_no_descriptor_alo
             assert await answer(client) == b"now"
 
 
+async def test_handshakes_that_nobody_begins_push_out_nobody_who_has_ended_one(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> None:
+    tls, trusting = contexts
+    async with opened(tls) as port:
+        mute = [await port.connect() for _ in range(PLACES - 1)]
+        client = await port.connect(ssl=trusting, server_hostname="127.0.0.1")
+        await port.connect()
+        assert await is_closed(mute[0])
+        ask(client, "/now")
+        assert await answer(client) == b"now"
+
+
 async def test_who_waits_for_a_farewell_has_its_place_until_it_makes_room(
     contexts: tuple[ssl.SSLContext, ssl.SSLContext],
 ) -> None:

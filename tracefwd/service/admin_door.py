@@ -49,10 +49,10 @@ class AdminDoor:
         self._loop = asyncio.get_running_loop()
         self._listens = False
         self._sweeper: asyncio.TimerHandle | None = None
-        # Hands are being shaken; the oldest first.
-        self._opening: dict[socket.socket, asyncio.Task[None]] = {}
-        # Until when (loop's clock) each may be silent; whoever has been so the longest first.
-        self._silent: dict[asyncio.Transport, float] = {}
+        # Hands are being shaken, and since when (loop's clock); the oldest first.
+        self._opening: dict[socket.socket, tuple[float, asyncio.Task[None]]] = {}
+        # Since when each is silent, and until when it may be; whoever has been so the longest first.
+        self._silent: dict[asyncio.Transport, tuple[float, float]] = {}
         self._answering: set[asyncio.Transport] = set()
         self._told_at = -inf
 
@@ -89,7 +89,7 @@ class AdminDoor:
             yield
         finally:
             self._answering.discard(transport)
-            self._silent[transport] = self._loop.time() + _NEXT_S
+            self._fell_silent(transport, _NEXT_S)
 
     @contextmanager
     def hearing(self, transport: asyncio.Transport | None) -> Iterator[None]:
@@ -98,7 +98,7 @@ class AdminDoor:
             yield
             return
         self._answering.discard(transport)
-        self._silent[transport] = self._loop.time() + _NEXT_S
+        self._fell_silent(transport, _NEXT_S)
         try:
             yield
         finally:
@@ -119,9 +119,8 @@ class AdminDoor:
                 return
             if self._has_room():
                 client.setblocking(False)
-                self._opening[client] = self._loop.create_task(
-                    self._let_in(client), name="admin handshake"
-                )
+                task = self._loop.create_task(self._let_in(client), name="admin handshake")
+                self._opening[client] = self._loop.time(), task
             else:
                 client.close()
 
@@ -135,13 +134,19 @@ class AdminDoor:
         self._tell(
             "the admin port has %d connections: whoever is silent makes room", ADMIN_CONNECTIONS_MAX
         )
-        if self._silent:
-            self._end(next(iter(self._silent)))
-        elif self._opening:
-            self._shut_oldest()
-        else:
+        silent_since, _ = next(iter(self._silent.values()), (inf, inf))
+        open_since, _ = next(iter(self._opening.values()), (inf, None))
+        if not self._silent and not self._opening:
             return False
+        if silent_since <= open_since:
+            self._end(next(iter(self._silent)))
+        else:
+            self._shut_oldest()
         return True
+
+    def _fell_silent(self, transport: asyncio.Transport, seconds: float) -> None:
+        now = self._loop.time()
+        self._silent[transport] = now, now + seconds
 
     async def _let_in(self, client: socket.socket) -> None:
         tls = self._tls()
@@ -157,15 +162,15 @@ class AdminDoor:
                 client.close()
         else:
             # Its first request may have come, and even been answered, before we hear of it.
-            if transport not in self._answering:
-                self._silent.setdefault(transport, self._loop.time() + _FIRST_S)
+            if transport not in self._answering and transport not in self._silent:
+                self._fell_silent(transport, _FIRST_S)
         finally:
             self._opening.pop(client, None)
 
     def _sweep(self) -> None:
         self._forget_gone()
         now = self._loop.time()
-        for transport in [each for each, until in self._silent.items() if now >= until]:
+        for transport in [each for each, (_, until) in self._silent.items() if now >= until]:
             self._end(transport)
         if not self._listens:
             self._listens = True
