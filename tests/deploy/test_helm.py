@@ -467,6 +467,25 @@ def test_what_is_added_stands_beside_the_chart_s_own() -> None:
     assert rule["to"] == [{"operation": {"ports": ["9411", "30000"]}}]
 
 
+def test_the_metrics_path_takes_volumes_of_its_own() -> None:
+    volume = {"name": "ca", "secret": {"secretName": "prometheus-ca"}}
+    mount = {"name": "ca", "mountPath": "/var/run/ca", "readOnly": True}
+    extras = {"extraVolumes": [volume], "extraVolumeMounts": [mount]}
+    before, after = (
+        objects(render.chart({"metrics": {"enabled": True, **more}})) for more in ({}, extras)
+    )
+    changed = [pair for pair in zip(before, after, strict=True) if pair[0] != pair[1]]
+    [(old, new)] = changed
+    assert new["metadata"]["name"] == "tracefwd-metrics"
+    [old_pod, new_pod] = [each["spec"]["template"]["spec"] for each in (old, new)]
+    assert new_pod["volumes"] == [*old_pod["volumes"], volume]
+    [old_one], [new_one] = old_pod["containers"], new_pod["containers"]
+    assert new_one["volumeMounts"] == [*old_one["volumeMounts"], mount]
+    hidden = {"name": "ca", "mountPath": "/etc/tracefwd"}
+    with pytest.raises(AssertionError, match="mountPath"):
+        render.chart({"metrics": {"enabled": True, "extraVolumeMounts": [hidden]}})
+
+
 def test_the_examples_of_the_values_are_those_that_are_tried() -> None:
     text = (CHART / "values.yaml").read_text()
     extras = render.VALUES["extras"]
