@@ -417,7 +417,7 @@ def test_a_signal_ends_the_run_with_its_report(
 @pytest.mark.parametrize(
     ("bad", "complaint"),
     [
-        ({"to": "https://127.0.0.1:1"}, "expected http://HOST:PORT"),
+        ({"to": "ftp://127.0.0.1:1"}, "expected http://HOST:PORT"),
         ({"to": "127.0.0.1:9411"}, "expected http://HOST:PORT"),
         ({"to": "http://127.0.0.1:99999"}, "ort out of range"),
         ({"to": "http://127.0.0.1:port"}, "ort could not be cast"),

@@ -260,12 +260,14 @@ def test_gen(body):
         seed: int
         json: bool
         protocol: str
+        token: str
+        tls: object
 
     calls = body("tracefwd.generator.load", GenOptions=GenOptions)
     argv = ["gen", "--to", "http://h:1", "--rate", "99.5", "--seconds", "2", "--connections", "3"]
     assert cli.main([*argv, "--seed", "-4", "--json"]) == 0
     ((options,),) = calls
-    assert options == GenOptions("http://h:1", 99.5, 2.0, 3, -4, True, "zipkin-json")
+    assert options == GenOptions("http://h:1", 99.5, 2.0, 3, -4, True, "zipkin-json", "", None)
     assert cli.main([*argv, "--protocol", "otlp-grpc"]) == 0
     assert calls[1][0].protocol == "otlp-grpc"
     assert cli.main([*argv, "--protocol", "thrift"]) == 2

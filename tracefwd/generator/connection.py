@@ -8,6 +8,7 @@ The connection keeps no count; its ``Listener`` hears of every answer and of eve
 """
 
 import asyncio
+import ssl
 import typing
 from typing import NamedTuple, cast
 from urllib.parse import urlsplit
@@ -41,12 +42,19 @@ PROTOCOLS = {
 class Target:
     """Where posts go: the parsed URL and the head's bytes that are the same for all posts."""
 
-    __slots__ = ("_head", "_tail", "host", "port", "protocol", "taken")
+    __slots__ = ("_head", "_tail", "host", "port", "protocol", "taken", "tls")
 
-    def __init__(self, url: str, protocol: str = "zipkin-json") -> None:
+    def __init__(
+        self,
+        url: str,
+        protocol: str = "zipkin-json",
+        *,
+        token: str = "",
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         """Raises ValueError that says what is wrong with ``url`` and what would be right."""
         parts = urlsplit(url)
-        if parts.scheme != "http" or not parts.hostname:
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise ValueError(f"{url!r} is no URL to post to; expected http://HOST:PORT[/PATH]")
         if parts.username is not None or parts.fragment:
             raise ValueError(
@@ -64,16 +72,21 @@ class Target:
         query = f"?{parts.query}" if parts.query else ""
         if protocol == "otlp-grpc" and (parts.path not in {"", "/"} or parts.query):
             raise ValueError(f"{url!r} holds a path; gRPC has its own, expected http://HOST:PORT")
+        if protocol == "otlp-grpc" and (token or parts.scheme == "https"):
+            raise ValueError("gRPC is spoken without TLS and token only; take otlp-http for them")
         self.protocol = protocol
         self.taken = manner.taken
         self.host = parts.hostname
-        self.port = 80 if port is None else port
+        self.tls = None if parts.scheme == "http" else tls or ssl.create_default_context()
+        self.port = port if port is not None else 80 if self.tls is None else 443
         # As Istio's providers do, the name stands without its port.
         name = f"[{self.host}]" if ":" in self.host else self.host
+        shown = f"authorization: Bearer {token}\r\n" if token else ""
         self._head = (
             f"POST {path}{query} HTTP/1.1\r\n"
             f"host: {name}\r\n"
             f"{manner.fields}"
+            f"{shown}"
             "x-envoy-internal: true\r\n"
             "x-forwarded-for: "
         ).encode()

@@ -14,10 +14,11 @@ import json
 import math
 import resource
 import signal
+import ssl
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tracefwd.generator.connection import AnyConnection, Connection, Flight, Target
 from tracefwd.generator.encodings import encoder
@@ -43,7 +44,10 @@ REFUSED_PAUSE_S = 0.05
 
 @dataclass(frozen=True)
 class GenOptions:
-    """``rate`` in spans per second (ignored when ``closed``); ``seconds`` may be ``inf``."""
+    """``rate`` in spans per second (ignored when ``closed``); ``seconds`` may be ``inf``.
+
+    ``token`` is shown with each post, if there is one; ``tls`` is for https, None trusts whom the machine trusts.
+    """
 
     to: str
     rate: float
@@ -54,6 +58,8 @@ class GenOptions:
     closed: bool = False
     protocol: str = "zipkin-json"
     mood: Mood = HEALTHY
+    token: str = field(default="", repr=False)
+    tls: ssl.SSLContext | None = None
 
 
 def check(options: GenOptions) -> Target:
@@ -64,7 +70,7 @@ def check(options: GenOptions) -> Target:
         raise ValueError(f"--seconds {options.seconds:g} must be above 0")
     if not 1 <= options.connections <= 20_000:
         raise ValueError(f"--connections {options.connections} must be between 1 and 20000")
-    return Target(options.to, options.protocol)
+    return Target(options.to, options.protocol, token=options.token, tls=options.tls)
 
 
 async def generate(
@@ -355,7 +361,7 @@ class _Load:
             await over_grpc.open()
             return over_grpc
         _, connection = await asyncio.get_running_loop().create_connection(
-            lambda: Connection(target, self, slot), target.host, target.port
+            lambda: Connection(target, self, slot), target.host, target.port, ssl=target.tls
         )
         return connection
 

@@ -12,14 +12,13 @@ import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 import aiohttp
 
 from tracefwd.console.visible import visible
-from tracefwd.errors import StartError, TracefwdError
-from tracefwd.exporter.trust import trusting
+from tracefwd.errors import TracefwdError
+from tracefwd.service.client_files import tls_to, token_of
 from tracefwd.service.masking import mask_url
 
 AGAIN_S = 2.0
@@ -65,32 +64,9 @@ class Reach:
 def reach(arguments: argparse.Namespace) -> Reach:
     """Raises ``StartError`` for a file that cannot be used."""
     url = arguments.admin if "://" in arguments.admin else f"http://{arguments.admin}"
-    token = ""
-    if arguments.token_file is not None:
-        token = _first_line(arguments.token_file)
-    tls = None
-    if url.startswith("https://"):
-        try:
-            tls = trusting(arguments.ca_file)
-            if arguments.cert_file is not None:
-                tls.load_cert_chain(arguments.cert_file, password=lambda: "")
-        except OSError as error:
-            reason = getattr(error, "reason", None) or error.strerror or type(error).__name__
-            raise StartError(f"--ca-file or --cert-file cannot be used: {reason}") from error
-    elif arguments.ca_file is not None or arguments.cert_file is not None:
-        raise StartError("--ca-file and --cert-file are for https: write --admin https://HOST:PORT")
+    token = "" if arguments.token_file is None else token_of(arguments.token_file)
+    tls = tls_to(url, arguments.ca_file, arguments.cert_file, "--admin")
     return Reach(url.rstrip("/"), token, tls)
-
-
-def _first_line(path: Path) -> str:
-    try:
-        lines = path.read_text(encoding="ascii").split()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no ASCII text"
-        raise StartError(f"--token-file {path}: {reason}; give the token's file") from error
-    if not lines:
-        raise StartError(f"--token-file {path}: it is empty; write the token into it")
-    return lines[0]
 
 
 class AdminClient:

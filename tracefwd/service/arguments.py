@@ -118,7 +118,15 @@ def add_gen(parser: Parser) -> None:
     add("--seconds", metavar="N", type=_above_zero, default=10.0, help="how long (10)")
     add("--connections", metavar="C", type=_count, default=16, help="like so many Envoys (16)")
     add("--seed", metavar="S", type=int, default=1, help="same seed, same spans (1)")
+    add_client_files(parser)
     add_json(parser)
+
+
+def add_client_files(parser: Parser) -> None:
+    add = parser.add_argument
+    add("--token-file", metavar="FILE", type=Path, help="its first line is shown as the token")
+    add("--ca-file", metavar="FILE", type=Path, help="authorities (PEM) for https")
+    add("--cert-file", metavar="FILE", type=Path, help="certificate and key (PEM) to show")
 
 
 def add_emulate(parser: Parser) -> None:
@@ -280,6 +288,7 @@ __all__ = [
     "RUN_FLAGS",
     "Parser",
     "UsageError",
+    "add_client_files",
     "add_convert",
     "add_demo",
     "add_diff",

@@ -72,20 +72,9 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _gen(arguments: argparse.Namespace) -> int:
-    from tracefwd.generator import load
-    from tracefwd.service import logs
+    from tracefwd.service import gen
 
-    logs.setup("warning")
-    options = load.GenOptions(
-        to=arguments.to,
-        rate=arguments.rate,
-        seconds=arguments.seconds,
-        connections=arguments.connections,
-        seed=arguments.seed,
-        json=arguments.json,
-        protocol=arguments.protocol,
-    )
-    return load.run(options)
+    return gen.run(arguments)
 
 
 def _emulate(arguments: argparse.Namespace) -> int:

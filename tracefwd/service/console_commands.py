@@ -7,10 +7,9 @@ import argparse
 import shlex
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 from tracefwd.errors import StartError
-from tracefwd.service.arguments import Parser, add_json
+from tracefwd.service.arguments import Parser, add_client_files, add_json
 from tracefwd.service.units import UnitError, parse_duration
 
 DEFAULT_ADMIN = "http://127.0.0.1:9412"
@@ -36,9 +35,7 @@ def add_reach(parser: Parser) -> None:
         default=DEFAULT_ADMIN,
         help=f"the admin port of a running tracefwd ({DEFAULT_ADMIN})",
     )
-    add("--token-file", metavar="FILE", type=Path, help="its first line is shown as the token")
-    add("--ca-file", metavar="FILE", type=Path, help="authorities (PEM) for https")
-    add("--cert-file", metavar="FILE", type=Path, help="certificate and key (PEM) to show")
+    add_client_files(parser)
 
 
 def add_tap(parser: Parser) -> None:

@@ -1,0 +1,42 @@
+"""What a command shows to a port that asks for a token, and whom it trusts there."""
+
+import ssl
+from pathlib import Path
+
+from tracefwd.errors import StartError
+from tracefwd.exporter.trust import trusting
+
+
+def token_of(path: Path) -> str:
+    """The first of the tokens in ``--token-file``; ``StartError`` for a file that has none."""
+    try:
+        words = path.read_text(encoding="ascii").split()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no ASCII text"
+        raise StartError(f"--token-file {path}: {reason}; give the token's file") from error
+    if not words:
+        raise StartError(f"--token-file {path}: it is empty; write the token into it")
+    return words[0]
+
+
+def tls_to(
+    url: str, ca_file: str | None, cert_file: str | None, option: str
+) -> ssl.SSLContext | None:
+    """For ``url``, the value of ``option``; None without TLS.  ``StartError`` for files that cannot be used."""
+    if not url.lower().startswith("https://"):
+        if ca_file is not None or cert_file is not None:
+            raise StartError(
+                f"--ca-file and --cert-file are for https: write {option} https://HOST:PORT"
+            )
+        return None
+    try:
+        tls = trusting(ca_file)
+        if cert_file is not None:
+            tls.load_cert_chain(cert_file, password=lambda: "")
+    except OSError as error:
+        reason = getattr(error, "reason", None) or error.strerror or type(error).__name__
+        raise StartError(f"--ca-file or --cert-file cannot be used: {reason}") from error
+    return tls
+
+
+__all__ = ["tls_to", "token_of"]
