@@ -33,6 +33,8 @@ Rows = dict[str, Row]
 # After it, what was acknowledged and did not come is lost; the Java proxy delivers long after it has answered.
 _DELIVERY_TIMEOUT_S = 90.0
 _LOOK_EACH_S = 0.1
+# Of a load that is driven in turn with others.
+_SLICE_S = 0.25
 # Of a core, at least, that a server has while it is warmed up; with less it takes longer, so many times at most.
 _WARM_SHARE, _WARM_UP_PATIENCE = 0.7, 4
 
@@ -189,9 +191,6 @@ def bench(
     with Bench(server, traffic or Traffic()) as one:
         one.warm_up(warm_up_s)
         yield one
-
-
-_SLICE_S = 0.25
 
 
 def in_turn(driven: Mapping[str, tuple[Server, Traffic]], seconds: float) -> Rows:

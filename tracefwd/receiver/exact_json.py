@@ -75,7 +75,7 @@ def read_v2(value: Any) -> list[Span]:
     """The one span of a v2 element."""
     members = _object(value, "span")
     trace_id = _v2_trace_id(members)
-    span_id = _last([_v2_id(said, "id", "span_id") for said in _needed(members, "id", "span_id")])
+    span_id = [_v2_span_id(said) for said in _needed(members, "id", "span_id")][-1]
     parent_id = _optional(members, "parentId", _v2_parent_id)
     return [
         Span(
@@ -141,10 +141,10 @@ def _v2_trace_id(members: Members) -> str:
     return digits.rjust(16 if len(digits) <= 16 else 32, "0")
 
 
-def _v2_id(value: Any, where: str, reason: str) -> str:
-    digits = _hex(value, where, 16, reason)
+def _v2_span_id(value: Any) -> str:
+    digits = _hex(value, "id", 16, "span_id")
     if digits == "0" * 16:
-        raise RefusedError(where, f"{where} is all zeros", reason)
+        raise RefusedError("id", "id is all zeros", "span_id")
     return digits.rjust(16, "0")
 
 
@@ -156,7 +156,7 @@ def _v2_parent_id(value: Any, where: str) -> str:
 
 def _v1_id(values: Sequence[Any], where: str, reason: str) -> str:
     """16 or 32 digits; only a trace id of exactly 32 has a left half that counts.  Without a value zeros."""
-    digits = _last([_hex(value, where, 32, reason) for value in values] or ["0"])
+    digits = ["0", *(_hex(value, where, 32, reason) for value in values)][-1]
     return digits if len(digits) == 32 else digits[-16:].rjust(16, "0")
 
 
@@ -186,10 +186,6 @@ def _needed(members: Members, where: str, reason: str) -> list[Any]:
     if not values:
         raise RefusedError(where, f"Missing : {where}", reason)
     return values
-
-
-def _last(values: list[_T]) -> _T:
-    return values[-1]
 
 
 def _optional(members: Members, where: str, read: Callable[[Any, str], _T | None]) -> _T | None:

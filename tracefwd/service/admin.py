@@ -76,10 +76,10 @@ class Admin:
             "/sources": self._sources,
         }.items():
             application.router.add_get(path, handler)
-        # A probe a second is no news.  Whoever reads while we stop gets a second to finish.
         self._door: AdminDoor | None = None
         self._refreshing: asyncio.Task[None] | None = None
         _SERVER_LOG.addFilter(_is_no_clients_fault)
+        # A probe a second is no news.  Whoever reads while we stop gets a second to finish.
         self._runner = web.AppRunner(
             application,
             access_log=None,

@@ -64,7 +64,7 @@ class Reach:
 def reach(arguments: argparse.Namespace) -> Reach:
     """Raises ``StartError`` for a file that cannot be used."""
     url = arguments.admin if "://" in arguments.admin else f"http://{arguments.admin}"
-    token = "" if arguments.token_file is None else token_of(arguments.token_file)
+    token = token_of(arguments.token_file)
     tls = tls_to(url, arguments.ca_file, arguments.cert_file, "--admin")
     return Reach(url.rstrip("/"), token, tls)
 

@@ -126,10 +126,9 @@ class AdminDoor:
 
     def _has_room(self) -> bool:
         """Whether one more may come in; if need be, the longest silent one goes."""
-        if len(self._opening) + len(self._silent) + len(self._answering) < ADMIN_CONNECTIONS_MAX:
-            return True
-        self._forget_gone()
-        if len(self._opening) + len(self._silent) + len(self._answering) < ADMIN_CONNECTIONS_MAX:
+        if self._is_full():
+            self._forget_gone()
+        if not self._is_full():
             return True
         self._tell(
             "the admin port has %d connections: whoever is silent makes room", ADMIN_CONNECTIONS_MAX
@@ -143,6 +142,10 @@ class AdminDoor:
         else:
             self._shut_oldest()
         return True
+
+    def _is_full(self) -> bool:
+        taken = len(self._opening) + len(self._silent) + len(self._answering)
+        return taken >= ADMIN_CONNECTIONS_MAX
 
     def _fell_silent(self, transport: asyncio.Transport, seconds: float) -> None:
         now = self._loop.time()

@@ -7,8 +7,10 @@ from tracefwd.errors import StartError
 from tracefwd.exporter.trust import trusting
 
 
-def token_of(path: Path) -> str:
-    """The first of the tokens in ``--token-file``; ``StartError`` for a file that has none."""
+def token_of(path: Path | None) -> str:
+    """The first of the tokens in ``--token-file``, "" without one; ``StartError`` for a file that has none."""
+    if path is None:
+        return ""
     try:
         words = path.read_text(encoding="ascii").split()
     except (OSError, UnicodeDecodeError) as error:

@@ -19,7 +19,7 @@ def run(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         json=arguments.json,
         protocol=arguments.protocol,
-        token="" if arguments.token_file is None else token_of(arguments.token_file),
+        token=token_of(arguments.token_file),
         tls=tls_to(arguments.to, arguments.ca_file, arguments.cert_file, "--to"),
     )
     return load.run(options)
