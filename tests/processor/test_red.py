@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from collections.abc import Iterable
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +12,7 @@ from tests.conftest import NOW_US, sidecar_span
 from tracefwd.model import Decoded, Encoding, Heartbeat, RedPoint, WavefrontSpan
 from tracefwd.processor.istio import make_istio_mapper
 from tracefwd.processor.red import OVERFLOW_OPERATION, RedAggregator, slices
+from tracefwd.processor.series import WAITING_MAX
 from tracefwd.settings import MappingSettings, RedSettings
 
 NOW_S = NOW_US // 1_000_000 // 60 * 60
@@ -101,18 +103,25 @@ _PLACES = st.sampled_from(
     [("a", "one", "200"), ("a", "one", "500"), ("a", "two", "200"), ("b", "one", "200")]
 )
 _DURATIONS_US = st.integers(0, 5_000) | st.integers(0, 2**63 - 1)
-_SEEN = st.lists(st.tuples(_PLACES, _DURATIONS_US, st.booleans(), st.integers(0, 3)), max_size=40)
+# So many spans at once that some, all or none of them wait to be counted; and what is done behind them.
+_TIMES = st.integers(1, 2 * WAITING_MAX + 1)
+_THEN = st.sampled_from(["nothing", "peek", "drain"])
+_SEEN = st.lists(
+    st.tuples(_PLACES, _DURATIONS_US, st.booleans(), st.integers(0, 3), _TIMES, _THEN), max_size=40
+)
 
 
 @given(_SEEN, st.integers(1, 4))
 def test_what_is_drained_is_what_was_observed(
-    seen: list[tuple[tuple[str, str, str], int, bool, int]], series_max: int
+    seen: list[tuple[tuple[str, str, str], int, bool, int, int, str]], series_max: int
 ) -> None:
-    """Counts, milliseconds, microseconds and minutes of any durations, with room for all series or not."""
+    """Counts, milliseconds, microseconds and minutes of any durations, with room for all series or not, however often
+    they are looked at or taken in between."""
     red = RedAggregator(RedSettings(series_max=series_max))
     (span,) = spans({})
     expected: Counter[tuple[object, ...]] = Counter()
-    for (service, name, status), duration_us, error, minute in seen:
+    found: Counter[tuple[object, ...]] = Counter()
+    for (service, name, status), duration_us, error, minute, times, then in seen:
         mine = replace(
             span,
             identity=span.identity._replace(service=service),
@@ -122,15 +131,24 @@ def test_what_is_drained_is_what_was_observed(
             duration_ms=duration_us // 1000,
             error=error,
         )
-        red.observe((mine,), NOW_S + 60 * minute)
+        red.observe([mine] * times, NOW_S + 60 * minute)
         at = service, error, NOW_S + 60 * minute
-        expected[service, "invocations"] += 1
-        expected[service, "errors"] += error
-        expected[service, "millis"] += duration_us // 1000
-        expected[*at, "count"] += 1
-        expected[*at, "micros"] += duration_us
+        expected[service, "invocations"] += times
+        expected[service, "errors"] += error * times
+        expected[service, "millis"] += duration_us // 1000 * times
+        expected[*at, "count"] += times
+        expected[*at, "micros"] += duration_us * times
+        if then == "peek":
+            assert found + _sums(red.peek()) == +expected
+        elif then == "drain":
+            found += _sums(points(red, NOW_S))
+    found += _sums(points(red, NOW_S))
+    assert found == +expected
+
+
+def _sums(drained: Iterable[RedPoint]) -> Counter[tuple[object, ...]]:
     found: Counter[tuple[object, ...]] = Counter()
-    for point in points(red, NOW_S):
+    for point in drained:
         service = point.key.identity.service
         found[service, "invocations"] += point.invocations
         found[service, "errors"] += point.errors
@@ -140,7 +158,7 @@ def test_what_is_drained_is_what_was_observed(
                 at = service, error, part.minute_s
                 found[*at, "count"] += sum(count for count, _ in part.bins)
                 found[*at, "micros"] += sum(total for _, total in part.bins)
-    assert +found == +expected
+    return found
 
 
 def test_a_series_called_as_the_overflow_is_not_taken_for_it() -> None:
@@ -196,11 +214,16 @@ def test_it_knows_what_its_buckets_weigh_until_they_are_sent() -> None:
     red = RedAggregator(RedSettings())
     red.observe(spans({}), NOW_S)
     one = red.memory_bytes
+    assert one > WAITING_MAX * 40
     for second in (0, 60):
         red.observe(spans(*({"duration_us": 1 << shift} for shift in range(40))), NOW_S + second)
+    # What waits to be counted is part of the series' own weight.
+    assert red.memory_bytes > one + 2 * (39 - WAITING_MAX) * 80
+    for _ in red.peek():
+        pass
     assert red.memory_bytes > one + 2 * 39 * 80
     points(red, NOW_S + 120)
-    assert 0 < red.memory_bytes < one
+    assert red.memory_bytes == one
 
 
 def test_a_slice_of_a_tick_has_few_large_series_or_many_small_ones() -> None:

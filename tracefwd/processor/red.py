@@ -15,7 +15,6 @@ from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from tracefwd.model import (
-    ZERO_INDEX,
     Centroids,
     Heartbeat,
     Identity,
@@ -23,8 +22,8 @@ from tracefwd.model import (
     RedPoint,
     WavefrontSpan,
 )
-from tracefwd.processor.series import ERRORS, MICROS_SHIFT, Series, Siblings, Table, unpack
-from tracefwd.processor.sketch import SHORT_US, Buckets, centroids, index_of, short_indexes
+from tracefwd.processor.series import WAITING_MAX, Series, Siblings, Table, unpack
+from tracefwd.processor.sketch import Buckets, centroids, short_indexes
 from tracefwd.settings import RedSettings
 
 OVERFLOW_OPERATION = "_other"
@@ -32,11 +31,8 @@ _OVERFLOW_ALL = RedKey(
     Identity("_other", "_other", "none", "none", "none", "_other"), OVERFLOW_OPERATION, "", "", ()
 )
 _NO_OPERATIONS: dict[str, Series] = {}
-# Measured: a series with its places in the tables; its first bucket of a minute, with a dict that may wait sealed; a
-# further bucket, with its share of a dict that has just grown.
-_SERIES_BYTES = 250
-_MINUTE_BYTES = 350
-_BUCKET_BYTES = 90
+# Measured: a series with its places in the tables, and as many durations as may wait.
+_SERIES_BYTES = 900
 
 
 # One slice of a tick takes about 2 ms of merging and formatting (3 with what comes behind), so that a tick never delays
@@ -108,6 +104,7 @@ class RedAggregator:
         """
         minute_s = self._minute_s = now_s - now_s % 60
         table, none, short = self._series, self._none, self._short
+        waiting_max = WAITING_MAX
         identity: Identity | None = None
         siblings = none
         for span in spans:
@@ -123,25 +120,14 @@ class RedAggregator:
             if series is None:
                 series = self._admit(span)
                 siblings = table.get(span.identity, none)
-            duration_us, duration_ms = span.duration_us, span.duration_ms
+            duration_us = span.duration_us
             if facts is not None:
                 facts += (series.number << 1 | span.error, duration_us)
-            if 0 <= duration_us < SHORT_US:
-                index = short[duration_us]
-            elif duration_us > 0:
-                index = index_of(duration_us)
-            else:
-                index, duration_us, duration_ms = ZERO_INDEX, 0, 0
-            if span.error:
-                index += ERRORS
-            series.millis += duration_ms
-            gain = duration_us << MICROS_SHIFT | 1
-            bucket = series.get(index)
-            if bucket is None:
-                self._buckets_bytes += _BUCKET_BYTES if series else _MINUTE_BYTES
-                series[index] = gain
-            else:
-                series[index] = bucket + gain
+            if duration_us < 0:
+                duration_us = 0
+            series.append(~duration_us if span.error else duration_us)
+            if len(series) >= waiting_max:
+                self._buckets_bytes += series.settle(short)
 
     def restore(self, key: RedKey, *, error: bool, duration_us: int, now_s: int) -> list[int]:
         """Count one fact of an earlier process, which came at ``now_s``; its facts as they are named here."""
@@ -179,13 +165,10 @@ class RedAggregator:
                 if parts:
                     series.seen_s = now_s
                     beats[Heartbeat(key.identity, key.kind, key.http_status, key.tags)] = None
-                    point = self._point(key, series, parts)
-                    self._buckets_bytes -= sum(
-                        _MINUTE_BYTES + (len(part) - 1) * _BUCKET_BYTES for _, part in parts
-                    )
-                    series.millis = 0
+                    point = self._point(key, series.number, parts)
+                    self._buckets_bytes -= sum(part.buckets_bytes for _, part in parts)
                     series.sealed = []
-                    series.clear()
+                    series.empty()
                     yield point
                 elif now_s - series.seen_s >= self._expiry_s:
                     table.forget(key)
@@ -199,19 +182,19 @@ class RedAggregator:
             for key, minute_s, series in table.rows():
                 parts = series.parts(minute_s)
                 if parts:
-                    yield self._point(key, series, parts)
+                    yield self._point(key, series.number, parts)
 
-    def _point(
-        self, key: RedKey, series: Series, parts: list[tuple[int, dict[int, int]]]
-    ) -> RedPoint:
+    def _point(self, key: RedKey, number: int, parts: list[tuple[int, Series]]) -> RedPoint:
         good: list[Centroids] = []
         bad: list[Centroids] = []
         for minute_s, part in parts:
-            for into, buckets in zip((good, bad), unpack(part), strict=True):
+            self._buckets_bytes += part.settle(self._short)
+            for into, buckets in zip((good, bad), unpack(part.buckets), strict=True):
                 if buckets:
                     into.append(self._centroids(minute_s, buckets))
         errors = _count(bad)
-        return RedPoint(key, _count(good) + errors, errors, series.millis, good, bad, series.number)
+        millis = sum(part.millis for _, part in parts)
+        return RedPoint(key, _count(good) + errors, errors, millis, good, bad, number)
 
     def _centroids(self, minute_s: int, buckets: Buckets) -> Centroids:
         return Centroids(minute_s, centroids(buckets, self._centroids_max)[0], buckets)
