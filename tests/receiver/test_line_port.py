@@ -408,6 +408,18 @@ def test_a_gzip_stream_gives_back_what_went_in(data: bytes, step: int, members: 
     assert out == data * members
 
 
+@given(st.integers(1, 40), st.integers(1, 60))
+def test_zeros_behind_a_gzip_member_are_padding(zeros: int, step: int) -> None:
+    packed = gzip.compress(b"a\n") + bytes(zeros) + gzip.compress(b"b\n") + bytes(zeros)
+    stream = GzipStream()
+    out = b""
+    for at in range(0, len(packed), step):
+        stream.feed(packed[at : at + step])
+        while stream.has_more:
+            out += stream.bite()
+    assert out == b"a\nb\n"
+
+
 def test_a_bomb_comes_in_bites() -> None:
     stream = GzipStream()
     stream.feed(gzip.compress(b"\0" * 10**7))

@@ -139,6 +139,12 @@ async def test_credentials_by_precedence(tmp_path: Path) -> None:
 # What is taken
 
 
+async def test_zero_padding_behind_a_gzip_body_is_no_harm() -> None:
+    padded = gzip.compress(BODY) + bytes(9)
+    async with exporter(answer(padded, Content_Encoding="gzip")) as server:
+        assert await fetched(f"{server.url}/m") == BODY
+
+
 @pytest.mark.parametrize("coding", ["gzip", "x-gzip"])
 async def test_gzip_is_inflated_in_pieces(coding: str) -> None:
     body = b"a_metric 1\n" * 50_000

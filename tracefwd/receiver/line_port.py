@@ -169,6 +169,10 @@ class GzipStream:
 
     def bite(self) -> bytes:
         if self._engine.eof:
+            # gzip files may be padded with zeros to a block.
+            self._input = self._input.lstrip(b"\0")
+            if not self._input:
+                return b""
             self._engine = zlib.decompressobj(wbits=_GZIP_WBITS)
         bite = self._engine.decompress(self._input, _BITE_BYTES)
         self._input = self._engine.unused_data or self._engine.unconsumed_tail

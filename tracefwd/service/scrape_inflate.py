@@ -1,7 +1,8 @@
 """Content codings of scraped bodies, undone piece by piece: neither input nor output is ever held whole.
 
 1. ``feed`` gives pieces of at most ``PIECE_BYTES``, whatever the ratio, and stops at ``bytes_max`` bytes in all.
-2. A stream that ends early, is broken, or has something behind its end is told by ``end`` or ``feed``.
+2. A stream that ends early, is broken, or has something behind its end is told by ``end`` or ``feed``; zeros there are
+   the padding of gzip files.
 
 Pure.
 """
@@ -38,6 +39,9 @@ class Inflater:
         # A full piece may leave output behind inside the engine although all input is taken.
         while data or (len(piece) == PIECE_BYTES and not self._stream.eof):
             if self._stream.eof:
+                data = data.lstrip(b"\0")
+                if not data:
+                    return
                 self._next_member()
             self._begun = True
             try:
