@@ -5,13 +5,18 @@ import logging
 import resource
 import socket
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 
 import pytest
 
+from tests.receiver.test_credentials import Authority, authorities, tls, trusting
 from tests.receiver.test_http import both_loops, post, serving, until
+from tests.service.test_admin_door import ByHand
 from tracefwd.receiver import door
 from tracefwd.receiver.door import descriptors_for
+from tracefwd.settings import IntakeTlsSettings
+
+__all__ = ["authorities", "tls"]
 
 
 async def is_closed_unanswered(port: int, source: str = "127.0.0.1") -> bool:
@@ -142,6 +147,39 @@ async def test_a_flood_of_connections_does_not_hold_up_who_is_in() -> None:
         finally:
             for sock in flood:
                 sock.close()
+
+
+@both_loops
+async def test_a_handshake_that_is_done_as_the_port_closes_takes_no_descriptor_along(
+    tls: IntakeTlsSettings, authorities: tuple[Authority, Authority]
+) -> None:
+    first = authorities[0]
+    async with serving(tls=tls) as server, serving() as other:
+        raw = await server.connect()
+        client = ByHand((raw.reader, raw.writer), trusting(first, first.issue("client")))
+        raw.send(await client.last_of_handshake())
+        # In the first turn the port reads it, in the second the door would hear of it.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        server.receiver._close_port()
+        await asyncio.sleep(0.05)
+        for _ in range(3):
+            assert (await (await other.connect()).ask(post())).status == 202
+
+
+@both_loops
+async def test_who_still_shakes_hands_as_the_port_closes_is_let_go(
+    tls: IntakeTlsSettings, authorities: tuple[Authority, Authority]
+) -> None:
+    async with serving(tls=tls, connections_per_address_max=3) as server:
+        clients = [await server.connect() for _ in range(3)]
+        begun = ByHand((clients[1].reader, clients[1].writer), trusting(authorities[0]))
+        await begun.last_of_handshake()
+        server.receiver._close_port()
+        for client in clients:
+            with suppress(ConnectionError):
+                await client.reader.read()
+        await until(lambda: not server.receiver._intake.addresses)
 
 
 def test_the_soft_limit_of_descriptors_is_raised_and_the_hard_one_obeyed() -> None:

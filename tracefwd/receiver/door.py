@@ -74,7 +74,7 @@ class Door:
         self._per_address_max = settings.connections_per_address_max
         self._handshake_s = settings.header_timeout
         self._loop = asyncio.get_running_loop()
-        self._opening: set[asyncio.Task[None]] = set()
+        self._opening: dict[asyncio.Task[None], socket.socket] = {}
         self._later: asyncio.TimerHandle | None = None
         self._told_at = -inf
 
@@ -97,10 +97,15 @@ class Door:
             await asyncio.wait(set(self._opening))
 
     def close(self) -> None:
-        """Take nobody any more; who is in stays, who is still shaking hands does not."""
+        """Take nobody any more; who is in stays, who is still shaking hands does not.
+
+        A handshake ends by an end of file, which is read in its order.  The descriptor is the transport's: closed
+        behind its back, the next connection would get the same number, and nobody would ever look at it.
+        """
         self.leave()
-        for task in self._opening:
-            task.cancel()
+        for client in self._opening.values():
+            with suppress(OSError):
+                client.shutdown(socket.SHUT_RDWR)
 
     def _listen(self) -> None:
         self._later = None
@@ -150,8 +155,8 @@ class Door:
             connection.address = address
             intake.addresses[address] += 1
         task = self._loop.create_task(self._connect(client, connection))
-        self._opening.add(task)
-        task.add_done_callback(self._opening.discard)
+        self._opening[task] = client
+        task.add_done_callback(self._opening.pop)
 
     def _objection(self, address: str) -> str:
         """The reason for which this client may not come in, "" if it may."""
@@ -188,16 +193,10 @@ class Door:
             self._intake.closed["handshake"] += 1
             reason = getattr(error, "reason", None) or type(error).__name__
             self._intake.refusals.connection("handshake", str(reason))
-            self._gone(client, connection)
-        except asyncio.CancelledError:
-            self._gone(client, connection)
-            raise
-
-    def _gone(self, client: socket.socket, connection: Connection) -> None:
-        with suppress(OSError):
-            client.close()
-        if connection not in self._intake.connections:
-            self._intake.leave_address(connection)
+            with suppress(OSError):
+                client.close()
+            if connection not in self._intake.connections:
+                self._intake.leave_address(connection)
 
 
 __all__ = ["Door", "descriptors_for"]
