@@ -87,6 +87,23 @@ ELSEWHERE = (
             "be applied leaves the span as it is (the proxy: 400 for the batch, or another result)."
         ),
     ),
+    (
+        "",
+        (
+            "On the span line ports a span with a trace or span id that is no UUID is refused alone, and so "
+            "is a span log with such an id, with `logs` that are no list, with an entry without `fields` or "
+            "whose `timestamp` is no whole number of 64 bits, or with something behind its last brace (the "
+            "proxy: such a trace id of a span fails the rest of its post; everything else it sends on: ids "
+            "as they are, no list as an empty one, times as numbers)."
+        ),
+    ),
+    (
+        "",
+        (
+            "A gzip body without its last bytes, or with something but zeros behind it, is a 400 (the proxy "
+            "takes it when no more than the checksum is missing, or up to nine bytes are too many)."
+        ),
+    ),
     ("", "Thrift bodies are answered with a 400 that names Thrift (the proxy reads them)."),
     (
         "",
