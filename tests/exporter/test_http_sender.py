@@ -4,6 +4,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from email.utils import formatdate
@@ -208,6 +209,38 @@ async def test_what_a_target_says_is_shown_cut_on_one_line_and_without_our_secre
 
 
 # When no answer comes.
+
+
+@pytest.mark.parametrize("coding", ["br", "zstd", "gzip", "x-gzip", "deflate", "none of them"])
+@pytest.mark.parametrize("status", [200, 503])
+async def test_the_status_counts_whatever_coding_the_answer_has(
+    remote: Any, exporter: ExporterSettings, coding: str, status: int
+) -> None:
+    headers = {"Content-Encoding": coding}
+    remote.default = web.Response(status=status, body=b"\x1b\x03 not as it says", headers=headers)
+    outcome = await send(remote.url, exporter)
+    reason = "" if status == 200 else "http_503"
+    assert (outcome.verdict, outcome.reason) == ("delivered" if status == 200 else "retry", reason)
+    assert "\\x" not in outcome.detail
+    assert "not as" not in outcome.detail
+
+
+@pytest.mark.parametrize("coding", ["gzip", "X-GZip"])
+async def test_a_packed_answers_words_are_read_within_bounds(
+    remote: Any, exporter: ExporterSettings, coding: str
+) -> None:
+    headers = {"Content-Encoding": coding}
+    words = b"slow down" + b" " * 50_000_000
+    remote.default = web.Response(status=429, body=gzip.compress(words, 1), headers=headers)
+    tracemalloc.start()
+    try:
+        outcome = await send(remote.url, exporter)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert outcome.detail.endswith(": slow down")
+    assert peak < 20 * 2**20
+    assert remote.requests[0].headers["Accept-Encoding"] == "gzip"
 
 
 async def test_a_closed_port_is_a_failed_connection(exporter: ExporterSettings) -> None:

@@ -66,6 +66,14 @@ class Packer:
         return b"".join([*self._packed, self._stream.compress(data), self._stream.flush()]), "gzip"
 
 
+def beginning(data: bytes, bytes_max: int) -> bytes:
+    """The first bytes of what a gzip stream of a stranger holds, as far as it can be read; none if it is none."""
+    try:
+        return zlib.decompressobj(_GZIP_WINDOW_BITS).decompress(data, bytes_max)
+    except zlib.error:
+        return b""
+
+
 def plain(data: bytes, encoding: str) -> bytes:
     """What ``gzip_or_plain`` was given."""
     return zlib.decompress(data, _GZIP_WINDOW_BITS) if encoding else data

@@ -23,6 +23,7 @@ from msgspec import Struct
 from tracefwd import __version__
 from tracefwd.errors import StartError, TracefwdError
 from tracefwd.exporter.client_certificate import CertificateError, ClientCertificate
+from tracefwd.exporter.compress import beginning
 from tracefwd.exporter.trust import trusting
 from tracefwd.model import Signal
 from tracefwd.settings import ExporterSettings, TargetSettings
@@ -107,7 +108,9 @@ class HttpClient:
             connector=connector,
             timeout=self._timeout,
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"User-Agent": f"tracefwd/{__version__}"},
+            headers={"User-Agent": f"tracefwd/{__version__}", "Accept-Encoding": "gzip"},
+            # It would take an answer whose coding it does not know for none.
+            auto_decompress=False,
         )
         self._env_proxies = getproxies_environment()
 
@@ -192,7 +195,7 @@ def _readable(header: str | None) -> str | None:
 
 
 async def _beginning(answer: aiohttp.ClientResponse) -> bytes:
-    """The first bytes of the body; none if it broke off, because the status has said what matters."""
+    """The first bytes of the body; none if it broke off or cannot be read: the status has said what matters."""
     data = bytearray()
     try:
         while len(data) < ANSWER_BYTES_MAX:
@@ -202,7 +205,10 @@ async def _beginning(answer: aiohttp.ClientResponse) -> bytes:
             data += chunk
     except (aiohttp.ClientError, OSError):
         return b""
-    return bytes(data)
+    coding = answer.headers.get("Content-Encoding", "").strip().lower()
+    if coding in ("", "identity"):
+        return bytes(data)
+    return beginning(bytes(data), ANSWER_BYTES_MAX) if coding in ("gzip", "x-gzip") else b""
 
 
 def _translated(failure: BaseException) -> UnreachableError:
