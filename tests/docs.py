@@ -104,6 +104,15 @@ ELSEWHERE = (
             "takes it when no more than the checksum is missing, or up to nine bytes are too many)."
         ),
     ),
+    (
+        "",
+        (
+            "Proto3 is read by its own rules: unknown fields are skipped, whatever their type, and a span "
+            "with a length that runs over its end is refused (the proxy takes every field of the list for a "
+            "span, fails the batch for a group, and answers 202 where such a length makes it lose the spans "
+            "behind)."
+        ),
+    ),
     ("", "Thrift bodies are answered with a 400 that names Thrift (the proxy reads them)."),
     (
         "",
