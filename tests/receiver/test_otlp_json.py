@@ -2,14 +2,25 @@
 
 import base64
 import json
+from math import copysign
 from pathlib import Path
 from typing import Any
 
 import pytest
 from google.protobuf.json_format import MessageToDict
+from hypothesis import given
+from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from tests.receiver.test_otlp_proto import BODIES, NAMES, as_spans, body_of
+from tests.receiver.test_otlp_proto import (
+    BODIES,
+    NAMES,
+    as_spans,
+    body_of,
+    compound,
+    scalars,
+    small,
+)
 from tracefwd.limits import LENIENT_SPAN_BYTES_MAX, REJECTS_PER_BODY_MAX
 from tracefwd.model import Decoded, Encoding, Event, PlainSpan
 from tracefwd.receiver.otlp_decode import make_otlp_decode
@@ -163,6 +174,56 @@ def test_values_events_and_what_is_told_beside_become_tags_and_logs() -> None:
     ]
     assert decoded.repairs == {"blank_value": 1}
     assert not isinstance(read, PlainSpan)
+
+
+VALUES = st.recursive(
+    scalars | st.floats().map(lambda said: {"double_value": said}), compound, max_leaves=6
+)
+
+
+@given(st.lists(VALUES, min_size=1, max_size=3))
+def test_every_value_means_the_same_in_both_encodings(values: list[dict[str, Any]]) -> None:
+    attributes = [{"key": f"a{at}", "value": value} for at, value in enumerate(values)]
+    body = small(attributes=attributes)
+    message = as_json(body)
+    (wanted,) = otlp(body, "application/x-protobuf").spans
+    for written in (message, _without_fractions(message)):
+        (read,) = decode(json.dumps(written).encode()).spans
+        assert read.tags == wanted.tags
+
+
+def _without_fractions(said: Any) -> Any:
+    """As the Collector and JavaScript write a double that is whole."""
+    if isinstance(said, dict):
+        return {key: _without_fractions(value) for key, value in said.items()}
+    if isinstance(said, list):
+        return [_without_fractions(value) for value in said]
+    is_whole = isinstance(said, float) and said.is_integer() and (said or copysign(1, said) > 0)
+    return int(said) if is_whole else said
+
+
+@pytest.mark.parametrize(
+    ("said", "text"),
+    [
+        ({"doubleValue": 5}, "5.0"),
+        ({"doubleValue": "-2.5e1"}, "-25.0"),
+        ({"doubleValue": "NaN"}, "NaN"),
+        ({"doubleValue": "-Infinity"}, "-Infinity"),
+        ({"doubleValue": "1_0"}, "1_0"),
+        ({"doubleValue": 10**400}, "Infinity"),
+        ({"intValue": 7}, "7"),
+        ({"intValue": "-7"}, "-7"),
+        ({"intValue": "seven"}, "seven"),
+    ],
+)
+def test_numbers_are_read_whichever_way_they_are_written(said: dict[str, Any], text: str) -> None:
+    inner = {"kvlistValue": {"values": [{"key": "k", "value": said}]}}
+    attributes = [{"key": "a", "value": said}, {"key": "m", "value": inner}]
+    (read,) = decode(request(span(attributes=attributes))).spans
+    assert read.tags is not None
+    assert read.tags["a"] == text
+    is_number = text not in ("NaN", "Infinity", "-Infinity", "1_0", "seven")
+    assert read.tags["m"] == '{"k":%s}' % (text if is_number else f'"{text}"')
 
 
 def test_text_that_is_no_text_is_mended_and_counted() -> None:

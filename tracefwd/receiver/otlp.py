@@ -9,6 +9,7 @@ Links are left out, as Wavefront has no place for them.  Pure.
 """
 
 import base64
+from math import isfinite
 from typing import Any
 
 import msgspec
@@ -181,6 +182,13 @@ def event(time_ns: int, name: str, attributes: dict[str, str], dropped: int) -> 
         attributes["otel.dropped_attributes_count"] = str(dropped)
     attributes["name"] = name
     return Event(time_ns // 1000, name, attributes)
+
+
+def double(value: float) -> float | str:
+    """What is no number in JSON, by its name in OTLP's JSON."""
+    if isfinite(value):
+        return value
+    return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
 
 
 def text_of(value: Any) -> str:

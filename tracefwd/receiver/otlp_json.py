@@ -13,6 +13,7 @@ Pure.
 import json
 import re
 from collections.abc import Iterator
+from math import inf
 from typing import Any
 
 import msgspec
@@ -37,6 +38,7 @@ _KIND_NAMES = {
 _STATUS_NAMES = {"STATUS_CODE_UNSET": 0, "STATUS_CODE_OK": 1, "STATUS_CODE_ERROR": 2}
 _UINT64_MAX = 2**64 - 1
 _NUMBER = re.compile(r"-?[0-9]{1,20}")
+_DECIMAL = re.compile(r"-?[0-9]{1,400}(?:\.[0-9]{1,400})?(?:[eE][+-]?[0-9]{1,5})?")
 # Where parts of a body begin.  A member's name in a text has its quotes escaped.
 _PARTS = re.compile(rb'"(resource|scope|spans)"[ \t\r\n]*:[ \t\r\n]*')
 _load = json.JSONDecoder(strict=False).raw_decode
@@ -278,10 +280,12 @@ class _Reader:
                 case "stringValue" | "bytesValue":
                     # Bytes are base64 already.
                     return self._text(said)
-                case "boolValue" | "doubleValue":
+                case "boolValue":
                     return said if isinstance(said, bool | int | float) else self._text(said)
+                case "doubleValue":
+                    return self._double(said)
                 case "intValue":
-                    return said if isinstance(said, int | float) else self._text(said)
+                    return self._integer(said)
                 case "arrayValue":
                     return self._array(said, depth_left - 1)
                 case "kvlistValue":
@@ -306,6 +310,22 @@ class _Reader:
             return value
         self.mends.field_type |= value is not None
         return otlp.text_of(value) if isinstance(value, int | float) else ""
+
+    def _double(self, value: Any) -> float | str:
+        """A number, whole ones included, or its decimal text."""
+        if isinstance(value, str) and _DECIMAL.fullmatch(value):
+            value = float(value)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return self._text(value)
+        try:
+            return otlp.double(float(value))
+        except OverflowError:
+            return otlp.double(inf if value > 0 else -inf)
+
+    def _integer(self, value: Any) -> float | str:
+        if isinstance(value, str) and _NUMBER.fullmatch(value):
+            return int(value)
+        return value if isinstance(value, int | float) else self._text(value)
 
     def _number(self, value: Any) -> int:
         """A count or a time: a number, or its decimal text."""

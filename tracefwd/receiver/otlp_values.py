@@ -83,7 +83,7 @@ class ValueReader(Wire):
             elif tag == _INT:
                 value = at - (1 << 64) if at >> 63 else at
             elif tag == _DOUBLE:
-                value = _DOUBLE_OF.unpack(at.to_bytes(8, "little"))[0]
+                value = otlp.double(_DOUBLE_OF.unpack(at.to_bytes(8, "little"))[0])
             elif tag == _ARRAY:
                 value = []
                 for element, first, last in self.members(at, stop):
