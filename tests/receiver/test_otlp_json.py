@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from math import copysign
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,11 @@ from tests.receiver.test_otlp_proto import (
 )
 from tracefwd.limits import LENIENT_SPAN_BYTES_MAX, REJECTS_PER_BODY_MAX
 from tracefwd.model import Decoded, Encoding, Event, PlainSpan
-from tracefwd.receiver.otlp_decode import make_otlp_decode
+from tracefwd.receiver.decode import make_decode
+from tracefwd.receiver.otlp_decode import make_any_decode, make_otlp_decode
 
 otlp = make_otlp_decode()
+anything = make_any_decode(make_decode(), otlp)
 
 
 def decode(body: bytes) -> Decoded:
@@ -174,6 +177,39 @@ def test_values_events_and_what_is_told_beside_become_tags_and_logs() -> None:
     ]
     assert decoded.repairs == {"blank_value": 1}
     assert not isinstance(read, PlainSpan)
+
+
+def _snake(said: Any) -> Any:
+    if isinstance(said, dict):
+        return {re.sub("[A-Z]", r"_\g<0>", key).lower(): _snake(said[key]) for key in said}
+    return [_snake(value) for value in said] if isinstance(said, list) else said
+
+
+@pytest.mark.parametrize("path", GOOD, ids=[path.stem for path in GOOD])
+@pytest.mark.parametrize("space", ["", " \n"])
+def test_the_protos_own_names_of_fields_are_names_too(path: Path, space: str) -> None:
+    message = as_json(body_of(path))
+    text = json.dumps(_snake(message), separators=(",", f"{space}:{space}"))
+    assert '"resource_spans"' in text
+    assert as_spans(decode(text.encode()).spans) == as_spans(
+        decode(json.dumps(message).encode()).spans
+    )
+    assert as_spans(anything(text.encode(), "").spans) == as_spans(decode(text.encode()).spans)
+
+
+def test_only_members_are_names() -> None:
+    said = '"resource_spans": "trace_id":'
+    attributes = [
+        {"key": "start_time_unix_nano", "value": {"string_value": said}},
+        {"key": "m", "value": {"kvlist_value": {"values": [{"key": "span_id"}]}}},
+    ]
+    spans = [{"trace_id": "1" * 32, "span_id": "2" * 16, "name": said, "attributes": attributes}]
+    body = {"resource_spans": [{"scope_spans": [{"spans": spans}]}]}
+    (read,) = decode(json.dumps(body).encode()).spans
+    assert read.name == said
+    assert read.tags is not None
+    assert read.tags["start_time_unix_nano"] == said
+    assert read.tags["m"] == '{"span_id":null}'
 
 
 VALUES = st.recursive(

@@ -46,7 +46,7 @@ def make_any_decode(zipkin_decode: Decode, otlp_decode: Decode) -> Decode:
         body = without_frame(body)
         at = zipkin.json_at(body)
         if at is not None:
-            is_otlp = body[at] == ord("{") and b'"resourceSpans"' in body
+            is_otlp = body[at] == ord("{") and otlp_json.is_request(body)
             return (otlp_decode if is_otlp else zipkin_decode)(body, content_type)
         first = zipkin_decode(body, content_type)
         if first.spans and not first.rejects:

@@ -1,4 +1,5 @@
-"""OTLP in JSON: hex ids, 64-bit numbers as text, enums as numbers or names, unknown members passed over.
+"""OTLP in JSON: hex ids, 64-bit numbers as text, enums as numbers or names, members by both their names, unknown ones
+passed over.
 
 Three steps, each slower and more forgiving than the one before:
 
@@ -41,6 +42,15 @@ _NUMBER = re.compile(r"-?[0-9]{1,20}")
 _DECIMAL = re.compile(r"-?[0-9]{1,400}(?:\.[0-9]{1,400})?(?:[eE][+-]?[0-9]{1,5})?")
 # Where parts of a body begin.  A member's name in a text has its quotes escaped.
 _PARTS = re.compile(rb'"(resource|scope|spans)"[ \t\r\n]*:[ \t\r\n]*')
+# The proto's own names of fields, which a parser of its JSON takes as well, and so does the Collector.  A text before a
+# colon is a member's name, whatever stands in other texts.
+_OWN_NAME_OF_LIST = b'"resource_spans"'
+_OWN_NAMES = re.compile(
+    rb'"(?:resource_spans|scope_spans|schema_url|(?:trace|span|parent_span)_id|trace_state'
+    rb"|(?:start_|end_)?time_unix_nano|dropped_(?:attributes|events|links)_count"
+    rb'|(?:string|bool|int|double|array|kvlist|bytes)_value)"(?=[ \t\r\n]*:)'
+)
+_CAMEL = re.compile(rb"_([a-z])")
 _load = json.JSONDecoder(strict=False).raw_decode
 _NOTHING = msgspec.Raw(b"null")
 
@@ -62,8 +72,25 @@ class _Request(msgspec.Struct, gc=False, rename="camel"):
 _decode_frame = msgspec.json.Decoder(_Request).decode
 
 
+def is_request(body: bytes) -> bool:
+    """Whether an object in JSON looks like one of OTLP."""
+    return b'"resourceSpans"' in body or _OWN_NAME_OF_LIST in body
+
+
+def in_camel_case(body: bytes) -> bytes:
+    """``body`` with its members under the names that OTLP's JSON has; texts stay as they are."""
+    if _OWN_NAME_OF_LIST not in body:
+        return body
+    return _OWN_NAMES.sub(lambda found: _CAMEL.sub(_upper, found[0]), body)
+
+
+def _upper(found: re.Match[bytes]) -> bytes:
+    return found[1].upper()
+
+
 def decode(body: bytes, at: int, *, as_the_proxy: bool = False) -> Decoded:
     """``body`` from its first bracket ``at`` on; ``as_the_proxy`` as in ``otlp.finish``."""
+    body = in_camel_case(body)
     reader = _Reader(as_the_proxy=as_the_proxy)
     try:
         frame = _decode_frame(body[at:])

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from tracefwd.receiver import otlp
+from tracefwd.receiver import otlp, otlp_json
 from tracefwd.receiver.decode import json_at
 from tracefwd.receiver.fields import BrokenError
 from tracefwd.receiver.otlp_answers import varint
@@ -171,7 +171,8 @@ def _framed(tag: bytes, content: bytes) -> bytes:
 
 def _look_at_json(text: bytes) -> Iterator[Seen]:
     try:
-        message, _ = json.JSONDecoder(strict=False).raw_decode(text.decode("utf-8", "replace"))
+        said = otlp_json.in_camel_case(text).decode("utf-8", "replace")
+        message, _ = json.JSONDecoder(strict=False).raw_decode(said)
     except (ValueError, RecursionError):
         return
     for resource_spans in _objects(message.get("resourceSpans")):
