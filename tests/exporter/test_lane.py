@@ -601,6 +601,8 @@ async def test_repeats_are_counted_not_repeated(
     assert [record.getMessage() for record in caplog.records] == ["here: 1 before the start"]
     await until(lambda: len(caplog.records) == 2)
     assert caplog.records[1].getMessage() == "here: 200 things"
+    # What bounds repeats in the whole log must not take one key's lines for another's.
+    assert vars(caplog.records[1])["sentence"] == "here: key"
     log.note("key", logging.ERROR, 5, "things")
     log.note("other", logging.WARNING, 1, "other things")
     assert len(caplog.records) == 3

@@ -188,6 +188,17 @@ def test_repeats_are_held_back_and_their_number_is_told_by_whatever_comes_next(l
     assert messages(stream)[4:] == ["other", "down: 10"]
 
 
+def test_a_record_that_says_its_sentence_is_counted_by_that_and_does_not_show_it(log, limited):
+    _, stream, handler = limited
+    for number in range(3):
+        log.error("%s: %d", "a", number, extra={"sentence": "a: lost"})
+    log.error("%s: %d", "b", 9, extra={"sentence": "b: lost"})
+    assert messages(stream) == ["a: 0", "a: 1", "b: 9"]
+    assert "sentence" not in lines(stream)[2]
+    handler.close()
+    assert messages(stream)[3:] == ["suppressed 1 more in 0 s like: a: lost"]
+
+
 def test_what_is_still_held_back_is_told_at_the_end(log, limited):
     _, stream, handler = limited
     for _ in range(3):

@@ -45,7 +45,9 @@ class RepeatLog:
 
     def _say(self, key: str) -> None:
         level, count, text = self._noted.pop(key)
-        self._logger.log(level, "%s: %d %s", self._prefix, count, text)
+        # Else the log would take all that lanes say for repeats of one sentence, and hold back losses of another one.
+        sentence = {"sentence": f"{self._prefix}: {key}"}
+        self._logger.log(level, "%s: %d %s", self._prefix, count, text, extra=sentence)
         if self._loop is not None:
             self._muted[key] = self._loop.call_later(INTERVAL_S, self._unmute, key)
 

@@ -2,7 +2,8 @@
 
 1. ERROR is lost data or a human needed, WARNING is something that healed; nothing is said per span.
 2. The same sentence (logger, level and template) is said ``REPEATS_MAX`` times per ``REPEATS_INTERVAL_S``; what was
-   held back is told afterwards: ``suppressed n``.  So a template is a constant, and what varies is an argument.
+   held back is told afterwards: ``suppressed n``.  So a template is a constant, and what varies is an argument; a
+   record whose template has no words of its own names its sentence (``extra={"sentence": ...}``).
 3. No secret leaves: every finished text goes through ``masking.redact``, tracebacks included.
 4. One record is one line of JSON.  In text, control characters are escaped: clients choose some of the words.
 """
@@ -34,6 +35,8 @@ _LEVELS: Final = {
 }
 _COLOURS: Final = {"debug": "\x1b[2m", "warning": "\x1b[33m", "error": "\x1b[31m"}
 _PLAIN: Final = "\x1b[0m"
+# What a record may say of itself where its template is many sentences': what its repeats are counted by.
+_SENTENCE: Final = "sentence"
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -77,7 +80,11 @@ def _level_name(record: logging.LogRecord) -> str:
 
 
 def _extras(record: logging.LogRecord) -> dict[str, Any]:
-    return {key: value for key, value in vars(record).items() if key not in _STANDARD}
+    return {
+        key: value
+        for key, value in vars(record).items()
+        if key not in _STANDARD and key != _SENTENCE
+    }
 
 
 class JsonFormatter(logging.Formatter):
@@ -163,7 +170,8 @@ class RepeatFilter(logging.Filter):
         self._sentences: dict[tuple[str, int, str], _Sentence] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        key = (record.name, record.levelno, str(record.msg))
+        sentence_of = getattr(record, _SENTENCE, record.msg)
+        key = (record.name, record.levelno, str(sentence_of))
         sentence = self._sentences.get(key)
         if sentence is None:
             sentence = self._sentences[key] = _Sentence(self._clock())
