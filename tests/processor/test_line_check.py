@@ -137,6 +137,15 @@ def test_a_start_before_2001_is_mended_but_in_exact(start: int, repair: str) -> 
     assert only(text, exact=True).start_ms == start * 1_000
 
 
+@pytest.mark.parametrize("start", [0, START_MS // 1_000])
+def test_a_duration_beyond_64_bits_is_mended_but_in_exact(start: int) -> None:
+    text = f'"op" source=s {IDS} {start} {10**20}'
+    assert read_span(text).duration_ms < 0
+    mended, kept = only(text), only(text, exact=True)
+    assert (mended.start_ms, mended.duration_ms) == (start * 1_000 or NOW_US // 1_000, 0)
+    assert (kept.start_ms, kept.duration_ms) == (start * 1_000, read_span(text).duration_ms)
+
+
 def test_a_duration_that_would_read_as_an_end_is_mended_but_in_exact() -> None:
     text = f'"op" source=s {IDS} {START_MS} {10**15}'
     span = read_span(text)

@@ -191,6 +191,9 @@ def test_ids_keep_their_case_and_short_ones_become_what_they_mean() -> None:
         ("1533531013000 1533531013000", (1_533_531_013_000, 0)),
         ("1533531013000 3.9", (1_533_531_013_000, 3)),
         ("1533531013000 3.43e2f", (1_533_531_013_000, 343)),
+        # Seconds that are milliseconds beyond 64 bits, as the proxy sends them.
+        ("1796102076 100000000000000000000", (1_796_102_076_000, -1_796_102_077_000)),
+        ("1 100000000000000000000", (1_000, -2_000)),
     ],
 )
 def test_the_digits_of_the_start_tell_the_unit(numbers: str, times: tuple[int, int]) -> None:

@@ -96,15 +96,18 @@ class _Checker:
         )
 
     def _mend_times(self, span: WavefrontSpan, now_us: int, repairs: Repairs) -> None:
-        """A line's readers take small starts for seconds, and durations above the start for ends."""
+        """A line's readers take small starts for seconds, and durations above the start for ends.
+
+        Seconds beyond 64 bits of milliseconds have come out negative.
+        """
         deviations = self._deviations
         start_ms = span.start_ms
         if start_ms < START_MS_MIN and (
             deviations.past_start if start_ms else deviations.missing_start
         ):
             note(repairs, "past_start" if start_ms else "no_timestamp")
-            span.start_ms = max(now_us // 1_000 - span.duration_ms, START_MS_MIN)
-        if deviations.impossible_duration and span.duration_ms >= max(span.start_ms, 1):
+            span.start_ms = max(now_us // 1_000 - max(span.duration_ms, 0), START_MS_MIN)
+        if deviations.impossible_duration and not 0 <= span.duration_ms < max(span.start_ms, 1):
             note(repairs, "duration")
             span.duration_ms = span.duration_us = 0
 

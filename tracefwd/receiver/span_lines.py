@@ -288,7 +288,12 @@ def _times(start: int, second: int) -> tuple[int, int]:
         return start // 1_000, duration // 1_000
     if start > _MILLIS_ABOVE:
         return start, duration
-    return start * 1_000, duration * 1_000
+    return start * 1_000, _as_long(duration * 1_000)
+
+
+def _as_long(number: int) -> int:
+    """What Java's 64 bits make of it: no reader of a longer number would take the line."""
+    return (number - INT64_MAX - 1) % 2**64 + INT64_MAX + 1 - 2**64
 
 
 def _span(
