@@ -424,6 +424,11 @@ class Connection(asyncio.Protocol):
             return
         self._lingering = True
         self._deadline = 0.0
+        self._half_close(transport)
+        self._balance_reading()
+
+    def _half_close(self, transport: asyncio.Transport) -> None:
+        """Say that nothing more comes, and go on reading where that can be said."""
         if self._eof or not transport.can_write_eof():
             # TLS has no half of a close; its transport says goodbye and waits for the answer by itself.
             transport.close()
@@ -433,8 +438,6 @@ class Connection(asyncio.Protocol):
         except OSError:
             # The client has reset the connection and the loop has yet to tell us.
             transport.abort()
-            return
-        self._balance_reading()
 
     def _is_full(self) -> bool:
         return not self._lingering and (

@@ -231,6 +231,7 @@ class LineConnection(Connection):
     def retire(self, reason: str) -> None:
         super().retire(reason)
         if self._is_raw and reason == "drain" and self._transport is not None:
+            # Our side's end is all that can be said to a client that does not listen for answers.
             self._half_close(self._transport)
 
     # Lines.
@@ -306,17 +307,6 @@ class LineConnection(Connection):
             overloaded = self._intake.guard.overloaded
             return overloaded or self._working or self._held >= _HELD_MAX
         return super()._is_full()
-
-    def _half_close(self, transport: asyncio.Transport) -> None:
-        """Our side's end is all that can be said to a client that does not listen for answers."""
-        if not transport.can_write_eof():
-            transport.close()
-            return
-        try:
-            transport.write_eof()
-        except OSError:
-            # The client has reset the connection and the loop has yet to tell us.
-            transport.abort()
 
 
 __all__ = ["LINE_BYTES_MAX", "GzipStream", "LineConnection", "LineCutter", "LinePort", "Unfinished"]
