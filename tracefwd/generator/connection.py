@@ -52,7 +52,10 @@ class Target:
         token: str = "",
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        """Raises ValueError that says what is wrong with ``url`` and what would be right."""
+        """``tls`` is for https, and only there.
+
+        Raises ValueError that says what is wrong with ``url`` and what would be right.
+        """
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise ValueError(f"{url!r} is no URL to post to; expected http://HOST:PORT[/PATH]")
@@ -77,8 +80,11 @@ class Target:
         self.protocol = protocol
         self.taken = manner.taken
         self.host = parts.hostname
-        self.tls = None if parts.scheme == "http" else tls or ssl.create_default_context()
-        self.port = port if port is not None else 80 if self.tls is None else 443
+        assert (tls is not None) == (parts.scheme == "https"), (
+            "whom to trust is for who asks to say"
+        )
+        self.tls = tls
+        self.port = port if port is not None else 80 if tls is None else 443
         # As Istio's providers do, the name stands without its port.
         name = f"[{self.host}]" if ":" in self.host else self.host
         shown = f"authorization: Bearer {token}\r\n" if token else ""

@@ -46,7 +46,7 @@ REFUSED_PAUSE_S = 0.05
 class GenOptions:
     """``rate`` in spans per second (ignored when ``closed``); ``seconds`` may be ``inf``.
 
-    ``token`` is shown with each post, if there is one; ``tls`` is for https, None trusts whom the machine trusts.
+    ``token`` is shown with each post, if there is one; ``tls`` is for https, and only there.
     """
 
     to: str
