@@ -2,20 +2,19 @@
 
 import asyncio
 import gzip
-import inspect
 import socket
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.receiver.test_http import both_loops
 from tracefwd.doorways import Answer, HeldAnswer
 from tracefwd.model import Reject
 from tracefwd.receiver import line_port
@@ -27,24 +26,6 @@ from tracefwd.receiver.line_port import (
     Unfinished,
 )
 from tracefwd.settings import ReceiverSettings
-
-LOOPS = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
-
-
-def both_loops(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
-    """Run a coroutine test on each event loop that tracefwd may run on; nothing may take ten seconds."""
-
-    def run(loop: str, **given: Any) -> None:
-        with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
-            runner.run(asyncio.wait_for(test(**given), 10))
-
-    own = inspect.Parameter("loop", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    theirs = inspect.signature(test).parameters.values()
-    run.__signature__ = inspect.Signature([own, *theirs])  # type: ignore[attr-defined]
-    run.__name__, run.__doc__ = test.__name__, test.__doc__
-    run.pytestmark = list(getattr(test, "pytestmark", []))  # type: ignore[attr-defined]
-    marked: Callable[..., None] = pytest.mark.parametrize("loop", list(LOOPS))(run)
-    return marked
 
 
 @dataclass

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import aiohttp
 import grpc.aio
 import pytest
 
-from tracefwd.emulator.server import Emulator, EmulatorSettings
+from tracefwd.emulator.server import Emulator
 from tracefwd.errors import ConfigError
 from tracefwd.receiver.otlp_decode import without_frame
 from tracefwd.receiver.otlp_grpc import SERVICE
@@ -24,14 +23,6 @@ ENVOY = Path(__file__).parent.parent / "fixtures" / "envoy"
 BATCH = (ENVOY / "otlp-http-batch.bin").read_bytes()
 FRAMED = without_frame((ENVOY / "otlp-grpc-batch.bin").read_bytes())
 PROTOBUF = {"Content-Type": "application/x-protobuf"}
-
-
-@pytest.fixture
-async def emulator() -> AsyncIterator[Emulator]:
-    running = Emulator(EmulatorSettings(listen=LOOPBACK, trace_listen=LOOPBACK))
-    await running.start()
-    yield running
-    await running.stop()
 
 
 def loaded(emulator: Emulator, **flags: Any) -> config.Loaded:

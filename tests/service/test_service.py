@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import pytest
 
-from tracefwd.emulator.server import Emulator, EmulatorSettings
+from tracefwd.emulator.server import Emulator
 from tracefwd.service import config
 from tracefwd.service.supervisor import Service
 from tracefwd.service.tally import balance
@@ -19,14 +18,6 @@ from tracefwd.service.tally import balance
 BODY = (Path(__file__).parent.parent / "fixtures/envoy/json-batch-5.json").read_bytes()
 SPANS = BODY.count(b'"traceId"')
 LOOPBACK = "127.0.0.1:0"
-
-
-@pytest.fixture
-async def emulator() -> AsyncIterator[Emulator]:
-    running = Emulator(EmulatorSettings(listen=LOOPBACK, trace_listen=LOOPBACK))
-    await running.start()
-    yield running
-    await running.stop()
 
 
 def loaded(emulator: Emulator, **flags: Any) -> config.Loaded:

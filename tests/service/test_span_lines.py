@@ -5,15 +5,14 @@ import gzip
 import json
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
-import pytest
 
 from tests.conftest import JAVA_PROXY
-from tracefwd.emulator.server import Emulator, EmulatorSettings
+from tracefwd.emulator.server import Emulator
 from tracefwd.service import config
 from tracefwd.service.supervisor import Service
 from tracefwd.service.tally import balance
@@ -22,14 +21,6 @@ LOOPBACK = "127.0.0.1:0"
 LINES = (JAVA_PROXY / "json-batch-100.spans.txt").read_bytes().rstrip(b"\n") + b"\n"
 LOGS = (JAVA_PROXY / "json-batch-100.spanlogs.txt").read_bytes().rstrip(b"\n") + b"\n"
 SPANS, SPAN_LOGS = LINES.count(b"\n"), LOGS.count(b"\n")
-
-
-@pytest.fixture
-async def emulator() -> AsyncIterator[Emulator]:
-    running = Emulator(EmulatorSettings(listen=LOOPBACK, trace_listen=LOOPBACK))
-    await running.start()
-    yield running
-    await running.stop()
 
 
 def loaded(emulator: Emulator, **flags: Any) -> config.Loaded:
