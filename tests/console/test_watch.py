@@ -60,11 +60,15 @@ def test_no_more_is_examined_than_the_budget_whatever_comes(
     eye = watch()
     eye.wish(wishes, 1)
     batch = plan([span(n) for n in range(1, 6)])
-    examined = []
+    examined, edged = [], []
     for _ in range(6):
         seen = second(eye, 8_000, batch)
         assert seen.spans == 40_000
         examined.append(seen.examined)
+        edged.append(seen.edged)
+        assert sum(row.calls for row in seen.edges) == seen.edged
+    # A tap asks for spans, and no more edges for that.
+    assert max(edged) <= EXAMINED_PER_S + 4
     assert max(examined) <= most + 4
     # And no fewer than half of it, spread over the second.
     assert min(examined) > most / 2

@@ -2,7 +2,8 @@
 
 import asyncio
 import gzip
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,14 @@ from urllib.parse import urlsplit
 
 import grpc
 import pytest
+from grpc import aio
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from tests.exporter.conftest import ScriptedTarget, serving, until_true
 from tests.exporter.test_otlp_senders import EXPORTER, Receiver, deliver, failing, running, spans
 from tests.service.exporters import Authority
 from tracefwd.errors import StartError
+from tracefwd.exporter import breaker
 from tracefwd.exporter.target import Target
 from tracefwd.model import Signal
 from tracefwd.settings import TargetSettings
@@ -205,6 +208,48 @@ async def test_a_header_whose_file_is_missing_keeps_the_spans(
             assert str(key) in target.problems()[0]
             key.write_text("k")
             await until_true(lambda: not target.accounts[Signal.SPANS].held())
+
+
+@both
+async def test_secrets_that_were_refused_are_read_again_although_their_files_look_unchanged(
+    protocol: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(breaker, "PAUSE_S", 0.05)
+    token, key = tmp_path / "token", tmp_path / "key"
+    files = {token: "t0ken-", key: "k3y-"}
+
+    def write(number: str) -> None:
+        for file, text in files.items():
+            file.write_text(text + number)
+            os.utime(file, ns=(0, 0))
+
+    def are_new(shown: Mapping[str, str]) -> bool:
+        named = {name.lower(): value for name, value in shown.items()}
+        return (named["authorization"], named["x-key"]) == ("Bearer t0ken-2", "k3y-2")
+
+    async def answer(context: aio.ServicerContext) -> bytes:
+        if not are_new(receiver.metadata[-1]):
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED)
+        return b""
+
+    remote, receiver = ScriptedTarget(default=200), Receiver()
+    remote.choose = lambda request: None if are_new(request.headers) else _saying("no")
+    receiver.script += [answer] * 99
+    write("1")
+    async with (
+        serving(remote),
+        receiver as grpc_url,
+        running(
+            url=remote.url if protocol == "http" else grpc_url,
+            protocol=protocol,
+            token_file=str(token),
+            header_files={"X-Key": str(key)},
+        ) as target,
+    ):
+        target.offer(spans(1))
+        await until_true(lambda: bool(target.problems()))
+        write("2")
+        await until_true(lambda: target.accounts[Signal.SPANS].delivered == 1)
 
 
 # Compression
