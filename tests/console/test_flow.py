@@ -81,6 +81,7 @@ def test_the_picture_names_only_nodes_that_are_there() -> None:
         "tracefwd_exporter_queue_bytes": {("primary", "spans"): 90},
         "tracefwd_exporter_queue_bytes_max": {("primary", "spans"): 100},
         "tracefwd_exporter_sent_items_total": {("spare", "spans"): 5},
+        "tracefwd_exporter_unacknowledged_items_total": {("spare", "spans"): 10},
     }
     lanes = flow.merge_lanes(
         [
@@ -124,7 +125,8 @@ def test_the_picture_names_only_nodes_that_are_there() -> None:
         "text": "new",
         "now": True,
     }
-    assert ways["queue/primary", "target/spare"]["per_s"] == 1.0
+    assert ways["queue/primary", "target/spare"]["per_s"] == 3.0
+    assert [node["per_s"] for node in nodes if node["id"] == "target/spare"] == [3.0]
     assert ways["spool", "queue/primary"]["backlog_items"] == 4
 
 

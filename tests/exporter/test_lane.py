@@ -664,6 +664,23 @@ async def test_every_sample_is_in_the_catalogue_and_adds_up() -> None:
     assert samples["tracefwd_exporter_queue_items"] == {at: 0}
 
 
+async def test_requests_in_flight_are_counted(until: Until) -> None:
+    sender = PlayedSender()
+    sender.default = None
+    made = make_lane(sender, batch_items_max=1, concurrency=2)
+    made.start()
+    in_flight = lambda: made.samples()["tracefwd_exporter_in_flight_requests"]  # noqa: E731
+    for line in ("a", "b", "c"):
+        made.offer(payload(line))
+    await until(lambda: len(sender.waiting) == 2)
+    assert in_flight() == {("primary", "spans"): 2}
+    sender.default = DELIVERED
+    for _ in range(2):
+        sender.answer()
+    await made.drain(5)
+    assert in_flight() == {("primary", "spans"): 0}
+
+
 async def test_lines_over_tcp_are_delivered_and_unacknowledged() -> None:
     sender = PlayedSender(takes_gzip=False)
     sender.default = Outcome("unacknowledged")

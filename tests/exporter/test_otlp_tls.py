@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import os
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.exporter.test_otlp_senders import EXPORTER, Receiver, deliver, failin
 from tests.service.exporters import Authority
 from tracefwd.errors import StartError
 from tracefwd.exporter import breaker
+from tracefwd.exporter.client_certificate import ClientCertificate
 from tracefwd.exporter.target import Target
 from tracefwd.model import Signal
 from tracefwd.settings import TargetSettings
@@ -102,6 +104,21 @@ async def test_without_the_right_certificate_nothing_is_taken_and_nothing_lost(
             renewed.replace(path)
         await until_true(lambda: not target.accounts[Signal.SPANS].held())
         assert target.accounts[Signal.SPANS].show()["delivered"] == 3
+
+
+def test_a_pair_is_loaded_again_only_when_it_has_changed(
+    authority: Authority, other: Authority
+) -> None:
+    cert, key = authority.issue("client")
+    shown = ClientCertificate(TargetSettings(cert_file=str(cert), key_file=str(key)))
+    assert shown.renewed()
+    for _ in range(2):
+        shown.load(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+        assert not shown.renewed()
+        for renewed, path in zip(other.issue("client"), (cert, key), strict=True):
+            renewed.replace(path)
+        assert shown.renewed()
+    assert not ClientCertificate(TargetSettings()).renewed()
 
 
 @both

@@ -9,6 +9,7 @@ from tests.conftest import ENVOY
 from tracefwd import naming
 from tracefwd.limits import TAG_RECORD_KEYS_MAX, TAG_RECORD_MISSES_MAX
 from tracefwd.model import PlainSpan
+from tracefwd.receiver import tag_memo
 from tracefwd.receiver.json_v2 import StrictReader
 from tracefwd.receiver.tag_memo import Pair, TagMemo
 from tracefwd.receiver.tag_records import TagRecords
@@ -82,6 +83,14 @@ def test_nor_does_it_where_tags_are_known_by_their_bytes() -> None:
     for _ in range(TAG_RECORD_MISSES_MAX - 1):
         assert memo.record_of([b"guid:x-request-id=1"]) is None
     assert memo.record_of([b"guid:x-request-id=1"]) == {"guid:x-request-id": "1"}
+
+
+def test_what_is_known_by_its_bytes_is_bounded_in_keys_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tag_memo, "MEMO_ENTRIES_MAX", 8)
+    known = tag_memo._Known(lambda piece: (piece.decode(), ""))
+    for number in range(100):
+        assert known[b"%d" % number] == (f"{number}", "")
+        assert len(known) <= 8
 
 
 def test_a_span_with_more_keys_than_places_changes_nothing() -> None:

@@ -1,4 +1,4 @@
-"""Signals after the loop: what comes then must not spoil the exit code."""
+"""Signals before and after the loop: what comes then must not spoil the exit code."""
 
 import subprocess
 import sys
@@ -19,3 +19,17 @@ def test_no_signal_spoils_the_exit_code_once_the_loop_is_gone() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=30)
     assert (done.returncode, done.stderr) == (7, b"")
+
+
+def test_before_the_loop_a_reload_is_under_way_anyway_and_a_stop_is_obeyed() -> None:
+    program = (
+        "import signal\n"
+        "from tracefwd.service.signals import before_the_loop\n"
+        "before_the_loop()\n"
+        "signal.raise_signal(signal.SIGHUP)\n"
+        "print('lives')\n"
+        "signal.raise_signal(signal.SIGTERM)\n"
+        "print('still')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"lives\n", b"")

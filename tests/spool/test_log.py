@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.spool.faulty_disk import SHORT, FaultyDisk
-from tracefwd.spool.log import Log, number_of
+from tracefwd.spool.log import Log, Segment, number_of
 
 
 class Clock:
@@ -40,6 +40,13 @@ def test_segments_are_numbered_on_from_what_is_there(tmp_path: Path) -> None:
     assert content(tmp_path)["data-00000043.log"] == b"next"
     assert log.held_bytes == 14
     assert log.written_bytes == 14
+
+
+def test_what_is_inherited_is_closed_although_nothing_was_opened_since(tmp_path: Path) -> None:
+    """A full disk may open nothing, and must let old segments go all the same."""
+    log, _, _ = make_log(tmp_path)
+    log.inherit([Segment(number, tmp_path / f"{number}", 5) for number in (6, 7)])
+    assert (log.oldest_open, log.held_bytes) == (8, 10)
 
 
 def test_a_short_write_is_continued(tmp_path: Path) -> None:
