@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+from collections.abc import Callable
 from math import copysign
 from pathlib import Path
 from typing import Any
@@ -330,3 +331,27 @@ def test_a_large_body_whose_frame_is_odd_is_salvaged_span_by_span() -> None:
 
 
 assert NAMES, "there are bodies"
+
+
+@pytest.mark.parametrize(
+    ("around", "shown"),
+    [
+        (lambda value: {"arrayValue": {"values": [value]}}, "[[["),
+        (lambda value: {"kvlistValue": {"values": [{"key": "k", "value": value}]}}, '{"k":{"k":'),
+    ],
+)
+def test_a_value_nested_too_deep_is_left_out(around: Callable[[Any], Any], shown: str) -> None:
+    value: dict[str, Any] = {"stringValue": "deep"}
+    for _ in range(90):
+        value = around(value)
+    span = {
+        "traceId": "463ac35c9f6413ad48485a3953bb6124",
+        "spanId": "a2fb4a1d1a96d312",
+        "attributes": [{"key": "deep", "value": value}],
+    }
+    body = {"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}
+    decoded = decode(json.dumps(body).encode())
+    (read,) = decoded.spans
+    assert read.tags is not None
+    assert read.tags["deep"].startswith(shown)
+    assert decoded.repairs == {"field_type": 1}

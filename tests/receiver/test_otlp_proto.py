@@ -2,7 +2,7 @@
 
 import base64
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -357,14 +357,21 @@ def test_a_field_of_the_wrong_wire_type_is_passed_over() -> None:
     assert (span.name, span.kind) == ("kept", None)
 
 
-def test_a_value_nested_too_deep_is_left_out() -> None:
+@pytest.mark.parametrize(
+    ("around", "shown"),
+    [
+        (lambda value: {"array_value": {"values": [value]}}, "[[["),
+        (lambda value: {"kvlist_value": {"values": [{"key": "k", "value": value}]}}, '{"k":{"k":'),
+    ],
+)
+def test_a_value_nested_too_deep_is_left_out(around: Callable[[Any], Any], shown: str) -> None:
     value: dict[str, Any] = {"string_value": "deep"}
     for _ in range(90):
-        value = {"array_value": {"values": [value]}}
+        value = around(value)
     decoded = decode(small(attributes=[{"key": "deep", "value": value}]))
     (span,) = decoded.spans
     assert span.tags is not None
-    assert span.tags["deep"].startswith("[[[")
+    assert span.tags["deep"].startswith(shown)
     assert decoded.repairs == {"field_type": 1}
 
 
