@@ -344,13 +344,7 @@ def test_a_value_nested_too_deep_is_left_out(around: Callable[[Any], Any], shown
     value: dict[str, Any] = {"stringValue": "deep"}
     for _ in range(90):
         value = around(value)
-    span = {
-        "traceId": "463ac35c9f6413ad48485a3953bb6124",
-        "spanId": "a2fb4a1d1a96d312",
-        "attributes": [{"key": "deep", "value": value}],
-    }
-    body = {"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}
-    decoded = decode(json.dumps(body).encode())
+    decoded = decode(request(span(attributes=[{"key": "deep", "value": value}])))
     (read,) = decoded.spans
     assert read.tags is not None
     assert read.tags["deep"].startswith(shown)
