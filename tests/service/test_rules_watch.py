@@ -83,8 +83,12 @@ def test_the_command_shows_each_rule_and_its_change(
     assert (step["rule"], step["line"]) == ("up", 2)
     assert ["method", "GET"] in reports[0]["after"]["tags"]
     assert ["http.method", "GET"] in reports[0]["before"]["tags"]
-    assert cli.main(["rules", "test", "--rules", str(file), str(BODY)]) == 0
-    assert "http.method" in capsys.readouterr().out
+    cut = tmp_path / "cut.json"
+    cut.write_bytes(BODY.read_bytes()[:3_000])
+    assert cli.main(["rules", "test", "--rules", str(file), str(cut)]) == 0
+    out, err = capsys.readouterr()
+    assert "    http.method: 'GET' -> absent\n    method: absent -> 'GET'\n" in out
+    assert "cut.json: rejected (syntax): byte" in err
 
 
 SECRET = "- {rule: quiet, action: block, scope: pointLine, match: '.*secret.*'}\n"
