@@ -145,7 +145,8 @@ async def test_a_bad_record_is_searched_until_it_is_alone(remote: ScriptedTarget
     def choose(request: Any) -> web.Response | None:
         if b"n13" not in request.body:
             return None
-        words = Status(code=3, message="no such thing").SerializeToString()
+        # So long that the byte before it, its length, can be read as a letter.
+        words = Status(code=3, message="no such thing" * 5).SerializeToString()
         return web.Response(status=400, body=words, content_type="application/x-protobuf")
 
     remote.choose = choose
@@ -154,7 +155,7 @@ async def test_a_bad_record_is_searched_until_it_is_alone(remote: ScriptedTarget
         assert account["delivered"] == 19
         assert account["rejected"] == {"refused": 1}
         [sample] = target.rejected_samples()
-        assert sample["detail"] == "HTTP 400: no such thing"
+        assert sample["detail"] == "HTTP 400: " + "no such thing" * 5
 
 
 async def test_halves_are_sent_where_a_request_is_too_large(remote: ScriptedTarget) -> None:
