@@ -86,14 +86,15 @@ service:
 {{- mulf (float64 (trimSuffix $unit $text)) (get $scale $prefix) -}}
 {{- end -}}
 
-{{/* Nothing; fails for a volume that the spool would overflow, which would evict the pod or refuse what it writes. */}}
+{{/* Nothing; fails for a volume that the spool would overflow, which would evict the pod or refuse what it writes: (list CONFIG VALUES). */}}
 {{- define "tracefwd.room" -}}
-{{- $config := fromYaml (include "tracefwd.whole" .) -}}
+{{- $config := first . -}}
+{{- $values := last . -}}
 {{- $workers := dig "workers" 1 (get $config "service" | default dict) | int -}}
 {{- $spool := get $config "spool" | default dict -}}
 {{- $bytes := get $spool "bytes_max" -}}
-{{- $name := ternary "durable.storage" "spool.size" .Values.durable.enabled -}}
-{{- $size := ternary .Values.durable.storage .Values.spool.size .Values.durable.enabled -}}
+{{- $name := ternary "durable.storage" "spool.size" $values.durable.enabled -}}
+{{- $size := ternary $values.durable.storage $values.spool.size $values.durable.enabled -}}
 {{- $needed := mulf 2.0 (float64 $workers) (float64 (include "tracefwd.bytes" $bytes)) -}}
 {{- if and (eq (get $spool "folder") "/var/spool/tracefwd") (gt $needed (float64 (include "tracefwd.bytes" $size))) -}}
 {{- fail (printf "%s: batches and journal of %d worker(s) take up to 2 x %d x %v, and %s is less" $name $workers $workers $bytes $size) -}}
@@ -102,9 +103,10 @@ service:
 
 {{/* The same of the metrics path's, which has batches and no journal. */}}
 {{- define "tracefwd.metrics.room" -}}
-{{- $spool := get (fromYaml (include "tracefwd.metrics.config" .)) "spool" | default dict -}}
-{{- $bytes := get $spool "bytes_max" | default .Values.metrics.spool.bytesMax -}}
-{{- $size := .Values.metrics.spool.size -}}
+{{- $spool := get (first .) "spool" | default dict -}}
+{{- $own := (last .).metrics.spool -}}
+{{- $bytes := get $spool "bytes_max" | default $own.bytesMax -}}
+{{- $size := $own.size -}}
 {{- if and (not (hasKey $spool "folder")) (gt (float64 (include "tracefwd.bytes" $bytes)) (float64 (include "tracefwd.bytes" $size))) -}}
 {{- fail (printf "metrics.spool.size: batches take up to %v, and %s is less" $bytes $size) -}}
 {{- end -}}
@@ -193,11 +195,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- include "tracefwd.over" (list $config .Values.metrics.config) -}}
 {{- end -}}
 
-{{/* The metrics path's flags, with a blank between them.  They win over the file, so they must say what it says. */}}
+{{/* The metrics path's flags, with a blank between them: (list CONFIG VALUES).  They win over the file, so they must say what it says. */}}
 {{- define "tracefwd.metrics.flags" -}}
-{{- $config := fromYaml (include "tracefwd.metrics.config" .) -}}
+{{- $config := first . -}}
+{{- $target := (last .).target -}}
 --only=metrics --config=/etc/tracefwd/tracefwd.yaml
-{{- if and (eq .Values.target.kind "proxy") (not (get (get $config "exporter" | default dict) "targets")) }} --proxy-metrics={{ .Values.target.proxy.metrics }}{{ end }}
+{{- if and (eq $target.kind "proxy") (not (get (get $config "exporter" | default dict) "targets")) }} --proxy-metrics={{ $target.proxy.metrics }}{{ end }}
 {{- "" }} --admin={{ get (get $config "admin" | default dict) "listen" | default "0.0.0.0:9412" }}
 {{- if not (hasKey (get $config "spool" | default dict) "folder") }} --spool=/var/spool/tracefwd{{ end }}
 {{- end -}}
