@@ -214,9 +214,10 @@ def compose(settings: Settings, slot: int = 0, machine: "Machine | None" = None)
 
         durable = Durable(settings, slot)
     targets = make_targets(settings, durable)
+    bare = [target for _, target in targets]
     pipeline = make_pipeline(settings, targets, now_us=_now_us, instance=_instance(slot))
     if durable is not None:
-        durable.connect(pipeline, [target for _, target in targets])
+        durable.connect(pipeline, bare)
     # All ports share one room for unfinished requests.
     guard = Guard(settings.receiver)
     otlp, otlp_all = otlp_ingest(settings, pipeline)
@@ -234,9 +235,8 @@ def compose(settings: Settings, slot: int = 0, machine: "Machine | None" = None)
     line_port = None
     if settings.receiver.trace_listen:
         line_port = LinePort(settings.receiver, pipeline, seed=_seed(), guard=guard)
-    watch = RulesWatch(settings, pipeline.ruled)
-    line_watch = RulesWatch(settings, pipeline.line_ruled, load_line_rules)
-    bare = [target for _, target in targets]
+    rules = RulesWatch(settings, pipeline.ruled)
+    line_rules = RulesWatch(settings, pipeline.line_ruled, load_line_rules)
     otlp_http = None
     if settings.receiver.otlp.http.listen:
         otlp_http = HttpReceiver(
@@ -251,12 +251,12 @@ def compose(settings: Settings, slot: int = 0, machine: "Machine | None" = None)
     memory = make_memory_watch(settings, pipeline, bare, ports, guard, machine)
 
     def each_second() -> None:
-        watch.check()
-        line_watch.check()
+        rules.check()
+        line_rules.check()
 
     primary = next(options for options, target in targets if target.role == "primary")
-    eye = Watch(make_writer(primary, settings).write, _seed())
-    pipeline.watch = eye
+    watch = Watch(make_writer(primary, settings).write, _seed())
+    pipeline.watch = watch
     return Parts(
         pipeline,
         receiver,
@@ -267,7 +267,7 @@ def compose(settings: Settings, slot: int = 0, machine: "Machine | None" = None)
         otlp_grpc,
         durable,
         memory=memory,
-        watch=eye,
+        watch=watch,
         red=pipeline,
         lanes=lambda: lanes_of(bare),
         refused_lines=lambda: refused_lines_of(bare),
