@@ -114,7 +114,6 @@ USUAL = st.fixed_dictionaries(
 )
 BODIES = st.lists(st.lists(SPANS | USUAL, min_size=1, max_size=3), min_size=1, max_size=3)
 
-_RULE = "{rule: r%d, action: "
 SPAN_KEYS = ["component", "http.url", "shard", "span.kind", "parent", "cluster", "service", "x-y"]
 SPAN_KEYS += [
     "http.status_code",

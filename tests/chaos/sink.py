@@ -34,7 +34,6 @@ _STATUS = {BUSY: 503, SLOW_DOWN: 429, TOO_LARGE: 413, DENIED: 401}
 # A single line that is too large is rejected for good, and rightly: fewer lines than these pass.
 TOO_LARGE_LINES = 8
 _DRIP_S = 0.02
-_HEAD_BYTES_MAX = 64 * 1024
 
 _SPAN = re.compile(rb' spanId="?([0-9a-f-]{36})"? ')
 _DELTA = re.compile(
@@ -61,10 +60,6 @@ class Taken:
     invocations: Counter[int] = field(default_factory=Counter)
     errors: Counter[int] = field(default_factory=Counter)
     durations: Counter[int] = field(default_factory=Counter)
-
-    @property
-    def has_red(self) -> bool:
-        return bool(self.invocations or self.errors or self.durations)
 
 
 class Sink:

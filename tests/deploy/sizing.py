@@ -106,10 +106,6 @@ def proxy_spans_s() -> float:
     return PROXY_FLUSH.value * PROXY_CPUS.value
 
 
-def connections_mib(sidecars: float) -> float:
-    return sidecars * CONNECTIONS.value * CONNECTION_KIB.value / 1024
-
-
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *rows))
 

@@ -96,7 +96,7 @@ def test_systemd_has_no_complaint_about_the_unit(tmp_path: Path, with_token: boo
     assert done.returncode == 0, done.stdout[-200:] + done.stderr
 
 
-def test_the_composed_configuration_is_one_that_runs(tmp_path: Path) -> None:
+def test_the_composed_configuration_is_one_that_runs() -> None:
     service = compose()["services"]["tracefwd"]
     mounted = dict(each.split(":")[:2] for each in service["volumes"])
     file = COMPOSE.parent / "tracefwd.yaml"

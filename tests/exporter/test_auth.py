@@ -250,7 +250,7 @@ async def test_a_failed_renewal_keeps_the_old_token_to_its_end(
     ],
 )
 async def test_a_failed_exchange_says_why_without_secrets_and_is_tried_again_later(
-    csp: CspToken, remote: Any, monkeypatch: pytest.MonkeyPatch, answer: Any, words: str
+    csp: CspToken, remote: Any, answer: Any, words: str
 ) -> None:
     remote.script.append(answer)
     remote.default = granted("access-1")

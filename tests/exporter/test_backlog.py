@@ -725,9 +725,7 @@ async def test_halves_tell_once(room: MakeRoom, until: Until) -> None:
     assert (here.lane.account.delivered, here.lane.account.rejected) == (3, {"refused": 1})
 
 
-async def test_what_the_journal_has_is_neither_dropped_nor_told_at_the_end(
-    room: MakeRoom, until: Until
-) -> None:
+async def test_what_the_journal_has_is_neither_dropped_nor_told_at_the_end(room: MakeRoom) -> None:
     here = await room(journal=True)
     here.sender.judge = lambda lines: BUSY
     for number in range(1, 11):

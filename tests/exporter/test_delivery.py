@@ -348,9 +348,7 @@ async def test_a_clear_no_doubles_nothing(
     await target.drain(1)
 
 
-async def test_no_connection_doubles_nothing(
-    remote: Any, exporter: ExporterSettings, until: Until
-) -> None:
+async def test_no_connection_doubles_nothing(exporter: ExporterSettings, until: Until) -> None:
     server = await asyncio.start_server(lambda r, w: w.close(), "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     server.close()

@@ -527,9 +527,7 @@ async def test_a_drain_does_not_wait_out_a_backoff(until: Until) -> None:
     assert made.account.delivered == 1
 
 
-async def test_while_draining_no_wait_is_long(
-    monkeypatch: pytest.MonkeyPatch, until: Until
-) -> None:
+async def test_while_draining_no_wait_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lane, "DRAIN_WAIT_S", 0.01)
     sender = PlayedSender()
     sender.script = [Outcome("retry", "http_503", "", retry_after_ms=300_000)] * 3

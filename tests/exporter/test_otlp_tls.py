@@ -88,7 +88,7 @@ async def test_a_client_certificate_is_shown(authority: Authority, protocol: str
 
 @both
 async def test_without_the_right_certificate_nothing_is_taken_and_nothing_lost(
-    authority: Authority, other: Authority, tmp_path: Path, protocol: str
+    authority: Authority, other: Authority, protocol: str
 ) -> None:
     """And the pair that is renewed in place is shown at the next attempt."""
     cert, key = other.issue("stranger")

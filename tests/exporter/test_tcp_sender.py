@@ -128,7 +128,7 @@ async def test_nobody_there_is_tried_again() -> None:
 
 
 async def test_a_proxy_that_stops_reading_is_a_time_out_and_its_connection_is_given_up(
-    port: Reader, until: Until
+    port: Reader,
 ) -> None:
     port.reads = False
     sender = TcpSender(port.url, connect_timeout=2.0, request_timeout=0.1)

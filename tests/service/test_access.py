@@ -293,7 +293,6 @@ async def test_every_guarded_answer_carries_the_security_headers(
 
 async def test_a_certificate_stands_for_a_token(
     http: aiohttp.ClientSession,
-    tmp_path: Path,
     authorities: tuple[Authority, Authority],
 ) -> None:
     ours, strangers = authorities

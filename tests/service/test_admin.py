@@ -131,9 +131,7 @@ async def test_alive_but_not_ready_while_a_worker_is_missing(
     assert (await page(http, service, "/readyz"))[0] == 200
 
 
-async def test_not_ready_while_draining(
-    http: aiohttp.ClientSession, service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_not_ready_while_draining(http: aiohttp.ClientSession, service: Service) -> None:
     pid = service.slots[0].pid
     assert pid is not None
     # A stopped worker keeps the drain from ending.

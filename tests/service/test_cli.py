@@ -273,7 +273,7 @@ def test_gen(body):
     assert cli.main([*argv, "--protocol", "thrift"]) == 2
 
 
-def test_convert_and_explain(body, tmp_path):
+def test_convert_and_explain(body):
     converted, explained = body("tracefwd.service.convert"), body("tracefwd.service.explain", 1)
     assert cli.main(["convert", "--profile", "wavefront-proxy", "--exact", "a", "-"]) == 0
     loaded, files = converted[0]

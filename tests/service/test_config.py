@@ -141,7 +141,7 @@ def test_variables_that_kubernetes_sets_beside_a_service_are_not_ours():
     assert load(None, environ, {}).settings == Settings()
 
 
-def test_flags_make_one_target(tmp_path):
+def test_flags_make_one_target():
     loaded = load(None, {}, PROXY)
     assert loaded.settings.exporter.targets == [
         TargetSettings(traces="http://p:30000", metrics="http://p:2878")
@@ -874,7 +874,7 @@ def test_ordinary_file_names_are_no_tokens():
 # --- options and units -----------------------------------------------------------------------
 
 
-def test_every_option_has_a_row_and_its_default_loads(write):
+def test_every_option_has_a_row_and_its_default_loads():
     rows = {row.key: row for row in option_rows()}
     assert rows["red.interval"].default == "1m"
     assert rows["red.interval"].kind == "duration"

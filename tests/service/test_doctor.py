@@ -177,7 +177,7 @@ def test_strangers_words_cannot_drive_a_terminal() -> None:
         assert "\u202e" not in text
 
 
-def test_a_low_limit_of_open_files_is_a_cross(tmp_path: Path) -> None:
+def test_a_low_limit_of_open_files_is_a_cross() -> None:
     command = f"ulimit -n 256; exec {sys.executable} -m tracefwd doctor --json"
     targets = ["--proxy-traces", "http://127.0.0.1:1", "--proxy-metrics", "http://127.0.0.1:1"]
     done = subprocess.run(
@@ -453,7 +453,7 @@ async def test_a_source_that_brings_nothing_of_istio_is_a_cross(
     assert advice in of(findings, "scrape").advice
 
 
-async def test_a_source_that_is_not_there_is_a_cross(taken: int) -> None:
+async def test_a_source_that_is_not_there_is_a_cross() -> None:
     findings = await source_findings("http://127.0.0.1:1/federate")
     assert crosses(findings) == ["port 127.0.0.1:1"]
     assert "Prometheus" in of(findings, "port").advice

@@ -299,7 +299,7 @@ async def test_a_redirect_for_ever_is_refused() -> None:
         assert len(server.heads) < 10
 
 
-async def test_no_message_holds_a_secret(tmp_path: Path) -> None:
+async def test_no_message_holds_a_secret() -> None:
     echo = f"Authorization: Bearer {SECRET}".encode()
     async with exporter(answer(echo, status="401 Unauthorized")) as server:
         host = server.url.removeprefix("http://")

@@ -156,7 +156,7 @@ def test_the_old_names_of_the_lists_are_taken(tmp_path: Path) -> None:
     assert (filters.metricTagAllowList, filters.metricTagDenyList) == ({"c": ["1"]}, {"d": ["2"]})
 
 
-def test_sources_may_come_from_the_environment(tmp_path: Path) -> None:
+def test_sources_may_come_from_the_environment() -> None:
     text = json.dumps([{"url": "http://p:9090/m", "collection": {"interval": "5s"}}])
     [source] = load(None, {"TRACEFWD_PROMETHEUS_SOURCES": text}, {}).settings.prometheus_sources
     assert source.collection.interval == 5.0

@@ -49,7 +49,6 @@ traceJaegerListenerPorts=14267
 traceSamplngRate=1
 """
 TOKEN = "01234567-89ab-cdef-0123-456789abcdef"
-TARGET_KEYS = {"exporter.targets"}
 
 
 @pytest.fixture(autouse=True)

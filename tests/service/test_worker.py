@@ -584,7 +584,7 @@ def test_the_process_does_not_heed_ctrl_c_and_never_imports_what_it_does_not_use
     assert done.stdout == "[]\n"
 
 
-def test_sigint_is_ignored_from_the_first_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sigint_is_ignored_from_the_first_moment() -> None:
     ours, theirs = socket.socketpair()
     before = signal.getsignal(signal.SIGINT)
     with socket.create_server(("127.0.0.1", 0)) as sock:
