@@ -42,6 +42,10 @@ class TagRecord(
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Mapping) and self.as_dict() == dict(other)
 
+    def __ne__(self, other: object) -> bool:
+        # Else msgspec's would answer, which takes records for equal to themselves alone.
+        return not self == other
+
     def __getitem__(self, key: str) -> str:
         value = astuple(self)[self.names.index(key)] if key in self.names else ""
         if not value:
