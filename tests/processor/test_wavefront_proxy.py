@@ -488,6 +488,15 @@ def test_blank_is_absent() -> None:
     assert mapped.repairs == {"blank_value": 4}
 
 
+@pytest.mark.parametrize(("length", "repairs"), [(128, {}), (129, {"value_cut": 1})])
+def test_a_value_of_as_many_characters_as_may_be_is_not_cut(
+    length: int, repairs: dict[str, int]
+) -> None:
+    mapped = only("whole_characters", span_of({"k": "\u00e9" * length}))
+    [span] = mapped.spans
+    assert (span.tags["k"], mapped.repairs or {}) == ("\u00e9" * 128, repairs)
+
+
 def test_cut_not_refused() -> None:
     mapped = only("cut_not_refused", span_of({"k" * 200: "v", "source": "s" * 200}, name="n" * 200))
     [span] = mapped.spans

@@ -36,6 +36,16 @@ def test_a_cut_body_is_known_as_well_once_it_holds_a_span(path: Path) -> None:
         assert decoded.encoding is wanted
 
 
+def test_zipkins_spans_may_speak_of_otlp() -> None:
+    body = (
+        (ENVOY / "json-404.json").read_bytes().replace(b'"tags":{', b'"tags":{"resourceSpans":"1",')
+    )
+    assert b'"resourceSpans"' in body
+    decoded = decode(body, "")
+    assert (decoded.encoding, decoded.rejects) == (Encoding.JSON_V2, ())
+    assert decoded.spans[0].tags["resourceSpans"] == "1"
+
+
 def test_a_frame_is_taken_off_only_if_it_is_one() -> None:
     body = (ENVOY / "otlp-grpc-single.bin").read_bytes()
     assert len(without_frame(body)) == len(body) - 5

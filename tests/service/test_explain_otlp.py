@@ -41,6 +41,7 @@ def test_what_only_otlp_has_is_explained() -> None:
         "spanId": "2" * 16,
         "name": "n",
         "kind": 1,
+        "startTimeUnixNano": "0",
         "attributes": [pair("k", "own"), pair("blank", "")],
         "links": [{"traceId": "3" * 32}],
         "events": [{"name": "e", "timeUnixNano": "1"}],
@@ -66,6 +67,7 @@ def test_what_only_otlp_has_is_explained() -> None:
     assert fates["attributes.blank"][0] == "dropped"
     assert fates["links[0]"] == ("dropped", "Wavefront has no place for links")
     assert fates["events[0]"][0] == "became"
+    assert fates["startTimeUnixNano"][0] == "changed"
     assert fates["status.code"][0] == "became"
     assert fates["status.message"] == ("became", '"otel.status_description"="why"')
     assert fates["droppedLinksCount"] == ("became", '"otel.dropped_links_count"="2"')
