@@ -11,7 +11,6 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -241,12 +240,9 @@ class Streams:
 
     async def close(self) -> None:
         """End them all: a stream would keep the port open for ever."""
-        tasks = list(self._tasks)
-        for task in tasks:
+        for task in self._tasks:
             task.cancel()
-        for task in tasks:
-            with suppress(asyncio.CancelledError, Exception):
-                await task
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
 async def _within(taking: Coroutine[Any, Any, bytes], seconds: float) -> bytes:
