@@ -14,7 +14,6 @@ import pytest
 
 from tests.service.test_memory import MIB, V2, machine
 from tests.service.test_service import BODY, SPANS, client, loaded
-from tests.service.test_service import emulator as emulator
 from tracefwd.emulator.server import Emulator
 from tracefwd.ledger import imbalance
 from tracefwd.service import worker_parts
