@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.service.exporters import Authority
 from tracefwd.errors import ConfigError
 from tracefwd.exporter.auth import CredentialsError, SecretFile
 from tracefwd.service import units
@@ -641,6 +642,27 @@ def test_what_a_port_could_not_read_is_told_before_the_start(tmp_path):
     assert told.startswith("receiver.token_file: a token has visible ASCII characters only; ")
     assert also.startswith("admin.tls: cert_file and key_file cannot be used ")
     assert "secret" not in told
+
+
+def test_what_a_target_could_not_show_or_trust_is_told_before_the_start(tmp_path):
+    """Whatever it speaks: run opens the files of plain http as well."""
+    authority, junk = Authority(tmp_path / "authority"), tmp_path / "junk.pem"
+    (cert, key), (_, other) = authority.issue("one"), authority.issue("other")
+    junk.write_text("no certificate")
+    good = {"ca_file": str(authority.ca_file), "cert_file": str(cert), "key_file": str(key)}
+    bad = {"ca_file": str(junk), "cert_file": str(junk), "key_file": str(other)}
+    for kind in (
+        {"traces": "http://h:1", "metrics": "http://h:2"},
+        {"kind": "otlp", "url": "https://h:4317", "protocol": "grpc"},
+    ):
+        assert not check_files(
+            load(None, {}, {"exporter.targets": [target(**kind, **good)]}).settings
+        )
+        for name, path in bad.items():
+            options = target(**kind, **good | {name: path})
+            (problem,) = check_files(load(None, {}, {"exporter.targets": [options]}).settings)
+            assert problem.startswith(f"exporter.targets[0]: {name.replace('key', 'cert')} ")
+            assert "cannot be used (no certificate in PEM" in problem
 
 
 def test_files_that_are_not_there_are_told_with_all_other_mistakes(tmp_path):

@@ -306,6 +306,19 @@ def test_files_that_are_there_are_not_told(tmp_path: Path) -> None:
     assert list(check_source_files(settings)) == []
 
 
+def test_what_a_scrape_could_not_use_is_told_though_it_is_there(tmp_path: Path) -> None:
+    token, junk = tmp_path / "token", tmp_path / "junk.pem"
+    token.write_text("one\ntwo\n")
+    junk.write_text("neither certificate nor key")
+    tls = {"ca_file": str(junk)}
+    source = settings_of(tmp_path, httpConfig={"bearer_token_file": str(token), "tls_config": tls})
+    secret, certificate = check_source_files(Settings(prometheus_sources=[source]))
+    assert secret.startswith("prometheus_sources[0].httpConfig.bearer_token_file ")
+    assert "holds no secret" in secret
+    assert certificate.startswith("prometheus_sources[0].httpConfig.tls_config.ca_file ")
+    assert "cannot be used" in certificate
+
+
 def test_missing_files_are_nothing_in_convert(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

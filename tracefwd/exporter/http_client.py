@@ -146,10 +146,11 @@ class HttpClient:
         ca_file = self._settings.ca_file
         try:
             context = trusting(ca_file)
-        except OSError as problem:  # SSLError is one
+        except OSError as problem:  # SSLError is one, and speaks of OpenSSL's own lines
+            what = "" if isinstance(problem, ssl.SSLError) else problem.strerror
             raise StartError(
                 f"target {self._settings.name}: ca_file {ca_file} cannot be used "
-                f"({problem.strerror or 'no certificate in PEM'}): give a readable PEM file"
+                f"({what or 'no certificate in PEM'}): give a readable PEM file"
             ) from problem
         try:
             self._certificate.load(context)

@@ -20,7 +20,13 @@ from tracefwd.service.config_report import Report, did_you_mean
 from tracefwd.service.masking import mask_secret_path
 from tracefwd.service.source_checks import check_sources, wants_scraper
 from tracefwd.service.target_checks import check_targets
-from tracefwd.settings import AdminSettings, ReceiverSettings, Settings
+from tracefwd.settings import (
+    AdminSettings,
+    ExporterSettings,
+    ReceiverSettings,
+    Settings,
+    TargetSettings,
+)
 
 # Numbers that are not simply "above zero": (lowest, highest).
 _RANGES: dict[str, tuple[float, float]] = {
@@ -360,22 +366,44 @@ def check_runnable(settings: Settings) -> list[str]:
     return [*problems, f"exporter.targets: {reason}."]
 
 
-def check_files(settings: Settings) -> list[str]:
-    """Files that are named but cannot be used now; of targets' certificates only whether they are there."""
+def check_files(settings: Settings, *, certificates: bool = True) -> list[str]:
+    """Files that are named but cannot be used now, as whoever opens them at the start will find.
+
+    ``certificates``: what targets' hold, too; else whether they are there is all.
+    """
     problems: list[str] = []
     for section in ("receiver", "admin"):
         problems += _unusable_files(settings, section)
     for index, target in enumerate(settings.exporter.targets):
         files = {name: getattr(target, name) for name in _TARGET_FILES}
         files |= {f"header_files.{name}": path for name, path in target.header_files.items()}
+        found: list[str] = []
         for name, path in files.items():
             reason = unreadable(path) if path else None
             if path and reason is None and name not in _NO_SECRETS:
                 reason = _no_secret(path, blanks=name.startswith("header_files."))
             if reason is not None:
                 shown = repr(mask_secret_path(path))
-                problems.append(f"exporter.targets[{index}].{name} = {shown}: {reason}.")
+                found.append(f"exporter.targets[{index}].{name} = {shown}: {reason}.")
+        if certificates and not found:
+            reason = _unusable_certificates(target, settings.exporter)
+            found += [f"exporter.targets[{index}]: {reason}."] if reason else []
+        problems += found
     return problems
+
+
+def _unusable_certificates(target: TargetSettings, exporter: ExporterSettings) -> str | None:
+    """Why its connections could not be opened, whatever their scheme."""
+    # One without the other was refused before.
+    if bool(target.cert_file) != bool(target.key_file) or not (target.ca_file or target.cert_file):
+        return None
+    from tracefwd.exporter.http_client import HttpClient  # TLS and HTTP: most name no such files
+
+    try:
+        HttpClient(target, exporter).tls_context()
+    except StartError as error:
+        return str(error).removeprefix(f"target {target.name}: ")
+    return None
 
 
 def _unusable_files(settings: Settings, section: str) -> list[str]:

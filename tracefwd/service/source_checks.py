@@ -115,23 +115,43 @@ def _check_collection(source: PrometheusSourceSettings, key: str, report: Report
 
 
 def check_source_files(settings: Settings) -> Iterator[str]:
-    """Files that sources name and that cannot be read now; their scrapes will fail until they can."""
-    # Here, because that module checks sources with what stands above.
-    from tracefwd.service.config_checks import unreadable
-
+    """Files that sources name and that cannot be used now; their scrapes will fail until they can."""
     for index, source in enumerate(settings.prometheus_sources):
-        http = source.httpConfig
-        for name, path in (
-            ("bearer_token_file", http.bearer_token_file),
-            ("basic_auth.password_file", http.basic_auth.password_file),
-            ("tls_config.ca_file", http.tls_config.ca_file),
-            ("tls_config.cert_file", http.tls_config.cert_file),
-            ("tls_config.key_file", http.tls_config.key_file),
-        ):
-            reason = unreadable(path) if path else None
-            if reason is not None:
-                shown = repr(mask_secret_path(path))
-                yield f"{_KEY}[{index}].httpConfig.{name} = {shown}: {reason}; until then its scrapes fail."
+        for problem in _unusable_files(source.httpConfig):
+            yield f"{_KEY}[{index}].httpConfig.{problem}; until then its scrapes fail."
+
+
+def _unusable_files(http: HttpConfigSettings) -> Iterator[str]:
+    # Here, because the first checks sources with what stands above, and only who scrapes pays for the other.
+    from tracefwd.service.config_checks import unreadable
+    from tracefwd.service.scrape_files import ScrapeFailed, TlsFiles, read_secret
+
+    tls, unread = http.tls_config, set[str]()
+    secrets = (
+        ("bearer_token_file", http.bearer_token_file),
+        ("basic_auth.password_file", http.basic_auth.password_file),
+    )
+    certificates = (
+        ("tls_config.ca_file", tls.ca_file),
+        ("tls_config.cert_file", tls.cert_file),
+        ("tls_config.key_file", tls.key_file),
+    )
+    for name, path in secrets + certificates:
+        reason = unreadable(path) if path else None
+        if reason is not None:
+            unread.add(name)
+            yield f"{name} = {mask_secret_path(path)!r}: {reason}"
+    for name, path in secrets:
+        if path and name not in unread:
+            try:
+                read_secret(path, name)
+            except ScrapeFailed as failure:
+                yield str(failure)
+    if unread.isdisjoint(name for name, _ in certificates):
+        try:
+            TlsFiles(tls).context(needed=False)
+        except ScrapeFailed as failure:
+            yield f"{failure}; give PEM files that belong together"
 
 
 __all__ = ["check_source_files", "check_sources", "source_name", "wants_scraper"]
