@@ -10,9 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.service.exporters import Authority
-from tracefwd.errors import ConfigError
+from tracefwd.errors import ConfigError, StartError
 from tracefwd.exporter.auth import CredentialsError, SecretFile
 from tracefwd.service import units
+from tracefwd.service.client_files import token_of
 from tracefwd.service.config import (
     Loaded,
     check_files,
@@ -888,9 +889,33 @@ def test_ordinary_file_names_are_no_tokens():
         "token",
         "/var/run/secrets/wavefront-api-token-1234567890",
         "wavefront-api-token.txt",
+        "Secrets/prod-2/east.example.com/wavefront-api-token",
+        "/Secrets/Prod2024/East/WavefrontApiTokenOfTheProxy",
+        "./0f5f1b0e-8c9d-4a3b-b1a2-aaaabbbbcccc",
+        "../my tokens/token",
     ):
         assert mask_secret_path(path) == path
-    assert mask_secret_path("eyJhbGciOi.eyJzdWIi.c2ln") == "***"
+
+
+@pytest.mark.parametrize(
+    "pasted",
+    [
+        "eyJhbGciOi.eyJzdWIi.c2ln",
+        " 0f5f1b0e-8c9d-4a3b-b1a2-aaaabbbbcccc ",
+        "Bearer hunter2",
+        "Xk9#mP2$vL",
+        "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+    ],
+)
+def test_secrets_in_place_of_a_path_are_hidden_wherever_it_is_told(pasted, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    loaded = load(None, {}, {"--direct": "https://h", "--token-file": pasted})
+    (problem,) = check_files(loaded.settings)
+    assert "looks like the secret itself" in problem
+    with pytest.raises(StartError) as caught:
+        token_of(Path(pasted))
+    for told in (problem, show(loaded.settings, loaded.origins), str(caught.value)):
+        assert pasted.strip() not in told
 
 
 # --- options and units -----------------------------------------------------------------------

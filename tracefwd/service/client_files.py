@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tracefwd.errors import StartError
 from tracefwd.exporter.trust import trusting
+from tracefwd.service.masking import mask_secret_path
 
 
 def token_of(path: Path | None) -> str:
@@ -15,7 +16,8 @@ def token_of(path: Path | None) -> str:
         words = path.read_text(encoding="ascii").split()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no ASCII text"
-        raise StartError(f"--token-file {path}: {reason}; give the token's file") from error
+        shown = mask_secret_path(str(path))
+        raise StartError(f"--token-file {shown}: {reason}; give the token's file") from error
     if not words:
         raise StartError(f"--token-file {path}: it is empty; write the token into it")
     return words[0]

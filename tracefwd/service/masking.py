@@ -34,6 +34,10 @@ _HINT = re.compile(
 # Only schemes that people write: any other word before the colon may be a secret in the wrong place.
 _SCHEME = re.compile(r"(?:https?|tcp|ftp|grpcs?|socks5h?)://", re.IGNORECASE)
 _PASTED_TOKEN = re.compile(r"(?=.*[0-9])[A-Za-z0-9_\-=+]{20,}|eyJ[A-Za-z0-9_\-]+\..*")
+# A blank (as in "Bearer TOKEN"), '#', '$', '!' and the like: passwords have them, files' names hardly ever.
+_NO_NAME = re.compile(r"[^\w.~@+,:=-]")
+# Base64 with its slashes; who writes a path begins it with one, or writes words of one case.
+_SLASHED_TOKEN = re.compile(r"(?=.*[0-9])(?=.*[a-z])(?=.*[A-Z])[A-Za-z0-9+][A-Za-z0-9+/=]{31,}")
 
 
 def redact(text: str) -> str:
@@ -78,8 +82,16 @@ def mask_query_url(text: str) -> str:
 
 
 def mask_secret_path(text: str) -> str:
-    """The path of a secret's file; hidden when somebody put the secret itself where its path belongs."""
-    return HIDDEN if looks_like_token(text) else text
+    """The path of a secret's file; hidden when somebody put the secret itself where its path belongs.
+
+    What begins with a slash or a dot is a path.  A short plain word is shown: nothing tells it from a file's name, and
+    whoever mistyped that wants to see it.
+    """
+    bare = text.strip()
+    if bare.startswith(("/", ".", "~/")):
+        return text
+    is_secret = looks_like_token(bare) or _SLASHED_TOKEN.fullmatch(bare)
+    return HIDDEN if is_secret or ("/" not in bare and _NO_NAME.search(bare)) else text
 
 
 def looks_like_token(path: str) -> bool:
