@@ -259,6 +259,23 @@ MISTAKES: dict[str, Object] = {
     "metrics.config.admin.listen: [::1]:9412: a kubelet cannot reach it": {
         "metrics": {"enabled": True, "config": {"admin": {"listen": "[::1]:9412"}}}
     },
+    # The same by the environment, which wins.
+    "extraEnv TRACEFWD_RECEIVER__LISTEN: 0.0.0.0:9511: Service, probes and NetworkPolicy lead to port 9411": {
+        "extraEnv": [{"name": "TRACEFWD_RECEIVER__LISTEN", "value": "0.0.0.0:9511"}]
+    },
+    "extraEnv TRACEFWD_ADMIN__LISTEN: localhost:9412: a kubelet cannot reach it": {
+        "extraEnv": [{"name": "TRACEFWD_ADMIN__LISTEN", "value": "localhost:9412"}]
+    },
+    "spool.size: batches and journal of 3 worker(s) take up to 2 x 3 x 256MiB, and 768Mi is less": {
+        "extraEnv": [{"name": "TRACEFWD_SERVICE__WORKERS", "value": "3"}]
+    },
+    "terminationGracePeriodSeconds: pre_stop_delay (5s) and drain_timeout (2m) together are more than 45 s": {
+        "extraEnv": [{"name": "TRACEFWD_SERVICE__DRAIN_TIMEOUT", "value": "2m"}]
+    },
+    "extraEnv: TRACEFWD_RECEIVER__OTLP__GRPC__LISTEN is set twice": {
+        "otlp": {"enabled": True},
+        "extraEnv": [{"name": "TRACEFWD_RECEIVER__OTLP__GRPC__LISTEN", "value": "[::]:4317"}],
+    },
     # A section whose lines are all comments.
     "missing property 'spool'": {"spool": None},
     "'/metrics': missing property 'prometheus'": {"metrics": {"prometheus": None}},
@@ -294,7 +311,15 @@ def test_a_volume_that_is_just_large_enough_is_taken() -> None:
 @needs_tools
 def test_kubelets_ask_the_admin_port_as_it_is_configured() -> None:
     tls = {"config": ADMIN_TLS, "metrics": {"config": ADMIN_TLS}}
-    for values, scheme in (({}, None), (tls, "HTTPS")):
+    by_variables = {
+        "extraEnv": [
+            {"name": "TRACEFWD_ADMIN__TLS__CERT_FILE", "value": "/tls/tls.crt"},
+            {"name": "TRACEFWD_ADMIN__TLS__KEY_FILE", "value": "/tls/tls.key"},
+            {"name": "TRACEFWD_ADMIN__TOKEN_FILE", "valueFrom": {"fieldRef": {"fieldPath": "x"}}},
+        ],
+        "metrics": {"config": ADMIN_TLS},
+    }
+    for values, scheme in (({}, None), (tls, "HTTPS"), (by_variables, "HTTPS")):
         given = {**values, "metrics": {"enabled": True, **values.get("metrics", {})}}
         asked = [
             container[probe]["httpGet"].get("scheme")

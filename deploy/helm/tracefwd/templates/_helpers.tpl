@@ -74,6 +74,44 @@ service:
 {{- include "tracefwd.over" (list (fromYaml (include "tracefwd.config" .)) .Values.config) -}}
 {{- end -}}
 
+{{/* What holds in the pods that take spans: the variables of extraEnv win over tracefwd.yaml.  What comes from elsewhere (valueFrom) is not known. */}}
+{{- define "tracefwd.holds" -}}
+{{- $config := fromYaml (include "tracefwd.whole" .) -}}
+{{- range .Values.extraEnv -}}
+{{- if and .value (regexMatch "^TRACEFWD_[A-Z].*__[A-Z]" .name) -}}
+{{- $over := .value -}}
+{{- range trimPrefix "TRACEFWD_" .name | lower | splitList "__" | reverse -}}
+{{- $over = dict . $over -}}
+{{- end -}}
+{{- $config = mustMergeOverwrite $config $over -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $config -}}
+{{- end -}}
+
+{{/* Where an option of these pods was said, for who has to change it: (list . KEY). */}}
+{{- define "tracefwd.said" -}}
+{{- $name := printf "TRACEFWD_%s" (last . | replace "." "__" | upper) -}}
+{{- $said := printf "config.%s" (last .) -}}
+{{- range (first .).Values.extraEnv -}}
+{{- if eq .name $name -}}{{- $said = printf "extraEnv %s" $name -}}{{- end -}}
+{{- end -}}
+{{- $said -}}
+{{- end -}}
+
+{{/* Nothing; fails for a variable that would stand twice in the environment, which the API server refuses or mixes up. */}}
+{{- define "tracefwd.variables" -}}
+{{- $names := list -}}
+{{- if .Values.otlp.enabled }}{{ $names = list "TRACEFWD_RECEIVER__OTLP__GRPC__LISTEN" "TRACEFWD_RECEIVER__OTLP__HTTP__LISTEN" }}{{ end -}}
+{{- if .Values.console.existingSecret }}{{ $names = append $names "TRACEFWD_ADMIN__TOKEN_FILE" }}{{ end -}}
+{{- range .Values.extraEnv -}}
+{{- if has .name $names -}}
+{{- fail (printf "extraEnv: %s is set twice, or by otlp.enabled or console.existingSecret; where OTLP listens is said in config" .name) -}}
+{{- end -}}
+{{- $names = append $names .name -}}
+{{- end -}}
+{{- end -}}
+
 {{/* A size of tracefwd's or a quantity of Kubernetes', in bytes. */}}
 {{- define "tracefwd.bytes" -}}
 {{- $text := toString . -}}
