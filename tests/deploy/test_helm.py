@@ -24,6 +24,7 @@ BOOKKEEPING = {
 # Kustomize's checksum is the end of the name (in its own alphabet), the chart's an annotation.
 CHECKSUM = re.compile(r"^(tracefwd(?:-metrics(?:-seed)?)?)-[2456789bcdfghkmt]{10}$")
 ADMIN_TLS = {"admin": {"tls": {"cert_file": "/tls/tls.crt", "key_file": "/tls/tls.key"}}}
+DIRECT = {"kind": "direct", "url": "https://example.wavefront.com"}
 
 
 def plain(value: Any) -> Any:
@@ -195,6 +196,41 @@ def test_the_metrics_path_goes_where_the_values_say(tmp_path: Any) -> None:
 
 
 @needs_tools
+def test_a_second_target_of_the_spans_is_not_the_metrics_path_s() -> None:
+    """Its own is that of `target`, which the primary may repeat; or whatever it is told."""
+    values: Object = {"metrics": {"enabled": True}}
+    [proxy] = settings_text(one(objects(render.chart()), "ConfigMap"))["exporter"]["targets"]
+    tee = {"name": "otel", "kind": "otlp", "role": "tee", "url": "http://otel:4318"}
+    values["config"] = {"exporter": {"targets": [tee, proxy]}}
+    assert objects(render.chart(values))
+    other = {**DIRECT, "csp_app_id": "id", "csp_app_secret_file": "/csp/secret"}
+    values["config"] = {"exporter": {"targets": [other]}}
+    values["metrics"]["config"] = values["config"]
+    assert objects(render.chart(values))
+
+
+@needs_tools
+def test_a_token_of_cloud_services_serves_both_paths() -> None:
+    url = "https://relay.example:8443"
+    direct = {"url": url, "existingSecret": "token", "csp": True}
+    values = {"target": {"kind": "direct", "direct": direct}, "metrics": {"enabled": True}}
+    found = objects(render.chart(values))
+    for each in found:
+        if each["kind"] == "ConfigMap":
+            [target] = settings_text(each)["exporter"]["targets"]
+            assert target.pop("csp_token_file") == "/var/run/tracefwd/token"
+            assert target == {"name": "direct", "kind": "direct", "url": url}
+        if each["kind"] == "NetworkPolicy":
+            ports = [rule["port"] for rule in each["spec"]["egress"][-1]["ports"]]
+            assert ports == [8443, 443]
+    assert sum(each["kind"] == "ConfigMap" for each in found) == 2
+
+
+def settings_text(config_map: Object) -> Any:
+    return yaml.safe_load(config_map["data"]["tracefwd.yaml"])
+
+
+@needs_tools
 def test_lint_finds_nothing_with_any_values(tmp_path: Any) -> None:
     for name, values in {**render.VALUES, **render.METRICS}.items():
         file = tmp_path / f"{name}.yaml"
@@ -275,6 +311,15 @@ MISTAKES: dict[str, Object] = {
     "extraEnv: TRACEFWD_RECEIVER__OTLP__GRPC__LISTEN is set twice": {
         "otlp": {"enabled": True},
         "extraEnv": [{"name": "TRACEFWD_RECEIVER__OTLP__GRPC__LISTEN", "value": "[::]:4317"}],
+    },
+    # Spans would go there, and metrics to a proxy that nobody named.
+    "metrics.config.exporter.targets: spans go to the target of config.exporter.targets, and": {
+        "config": {"exporter": {"targets": [{**DIRECT, "csp_token_file": "/csp/token"}]}},
+        "metrics": {"enabled": True},
+    },
+    "metrics.config.exporter.targets: spans go to the target of extraEnv TRACEFWD_EXPORTER__TARGETS, and": {
+        "extraEnv": [{"name": "TRACEFWD_EXPORTER__TARGETS", "value": "[]"}],
+        "metrics": {"enabled": True},
     },
     # A section whose lines are all comments.
     "missing property 'spool'": {"spool": None},

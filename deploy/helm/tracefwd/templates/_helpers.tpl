@@ -28,9 +28,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{ .Values.target.direct.existingSecret | default (include "tracefwd.name" .) }}
 {{- end -}}
 
-{{/* Where direct ingestion listens. */}}
-{{- define "tracefwd.direct.port" -}}
-{{- (urlParse .Values.target.direct.url).host | regexFind ":[0-9]+$" | trimPrefix ":" | default "443" -}}
+{{/* Where direct ingestion listens, and where VMware Cloud Services gives access tokens; with a blank between them. */}}
+{{- define "tracefwd.direct.ports" -}}
+{{- $ports := list ((urlParse .Values.target.direct.url).host | regexFind ":[0-9]+$" | trimPrefix ":" | default "443") -}}
+{{- if .Values.target.direct.csp }}{{ $ports = append $ports "443" }}{{ end -}}
+{{- uniq $ports | join " " -}}
 {{- end -}}
 
 {{/* tracefwd.yaml, before values.config is laid over it. */}}
@@ -46,7 +48,7 @@ exporter:
     - name: direct
       kind: direct
       url: {{ required "target.direct.url: your Wavefront instance" .Values.target.direct.url }}
-      token_file: /var/run/tracefwd/token
+      {{ if .Values.target.direct.csp }}csp_{{ end }}token_file: /var/run/tracefwd/token
     {{- end }}
 spool:
   folder: /var/spool/tracefwd
@@ -231,6 +233,22 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- $_ := set $config "exporter" (get (fromYaml (include "tracefwd.config" .)) "exporter") -}}
 {{- end -}}
 {{- include "tracefwd.over" (list $config .Values.metrics.config) -}}
+{{- end -}}
+
+{{/* Nothing; fails where spans go to a target of `config` that `target` does not describe: the metrics path would go elsewhere, unasked. */}}
+{{- define "tracefwd.metrics.target" -}}
+{{- $own := get (fromYaml (include "tracefwd.config" .)) "exporter" -}}
+{{- $holds := get (fromYaml (include "tracefwd.holds" .)) "exporter" | default dict -}}
+{{- $differs := not (kindIs "slice" $holds.targets) -}}
+{{- range ternary (list) $holds.targets $differs -}}
+{{- if eq (get . "role" | default "primary") "primary" -}}
+{{- $there := merge (omit . "name" "role" "traces") (dict "kind" "proxy") -}}
+{{- $differs = not (deepEqual $there (omit (first $own.targets) "name" "role" "traces")) -}}
+{{- end -}}
+{{- end -}}
+{{- if and $differs (not (get (get (.Values.metrics.config | default dict) "exporter" | default dict) "targets")) -}}
+{{- fail (printf "metrics.config.exporter.targets: spans go to the target of %s, and the metrics path would go to that of target.%s; say where, with metrics.extraVolumes for its files" (include "tracefwd.said" (list . "exporter.targets")) .Values.target.kind) -}}
+{{- end -}}
 {{- end -}}
 
 {{/* The metrics path's flags, with a blank between them: (list CONFIG VALUES).  They win over the file, so they must say what it says. */}}
