@@ -683,7 +683,8 @@ def test_exit_codes_are_those_of_diff(tmp_path: Path, capsys: pytest.CaptureFixt
     assert cli.main(["diff", a, str(tmp_path / "nowhere")]) == 2
     assert "nowhere" in capsys.readouterr().err
     assert cli.main(["diff", a]) == 2
-    assert cli.main(["diff", a, "ftp://h"]) == 2
+    for url in ("ftp://h", "http://[::1", "http://h:99999", "http://"):
+        assert cli.main(["diff", a, url]) == 2
 
 
 def test_json_says_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,6 +26,7 @@ from tracefwd.emulator.metric_reader import MetricReader
 from tracefwd.emulator.rules import Limits, Refused
 from tracefwd.emulator.series import SeriesTable
 from tracefwd.errors import ConfigError
+from tracefwd.service.masking import mask_url
 
 # A stand-in answers from memory; a large answer takes it a second.
 _TIMEOUT_SECONDS = 30.0
@@ -159,11 +160,15 @@ def _signal_of(line: str) -> str:
 
 
 def _from_stand_in(url: str) -> Recording:
-    parts = urlsplit(url)
-    if parts.scheme != "http" or not parts.hostname or parts.path not in ("", "/"):
-        raise ConfigError([f"{url}: no stand-in's URL; write http://HOST:PORT"])
     try:
-        return _asked(url, parts.hostname, parts.port or 80)
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port or 80
+    except ValueError:
+        host = None
+    if not host or parts.scheme != "http" or parts.path not in ("", "/"):
+        raise ConfigError([f"{mask_url(url)}: no stand-in's URL; write http://HOST:PORT"])
+    try:
+        return _asked(url, host, port)
     except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise ConfigError(
