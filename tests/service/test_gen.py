@@ -65,7 +65,7 @@ async def test_posts_go_over_tls_with_a_certificate_and_a_token(
 @pytest.mark.parametrize(
     ("arguments", "exit_code", "words"),
     [
-        (("--to", "http://127.0.0.1:1", "--ca-file", "ca.pem"), 1, "write --to https://HOST:PORT"),
+        (("--to", "http://127.0.0.1:1", "--ca-file", "ca.pem"), 2, "write --to https://HOST:PORT"),
         (("--to", "https://127.0.0.1:1", "--ca-file", "/nowhere"), 1, "--ca-file or --cert-file"),
         (("--to", "http://127.0.0.1:1", "--token-file", "/nowhere"), 1, "--token-file /nowhere"),
         (("--to", "https://127.0.0.1:1", "--protocol", "otlp-grpc"), 2, "take otlp-http"),

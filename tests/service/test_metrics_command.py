@@ -82,7 +82,7 @@ def test_another_source_is_chosen_by_name(
     args = ["convert", "--metrics", "--config", config(tmp_path), "--source"]
     assert cli.main([*args, "istiod", str(body)]) == 0
     assert capfdbinary.readouterr().out.startswith(b'"direct.x.gauge" 1 ')
-    assert cli.main([*args, "nobody", str(body)]) == 1
+    assert cli.main([*args, "nobody", str(body)]) == 2
     assert b"there is no source 'nobody'" in capfdbinary.readouterr().err
 
 

@@ -154,6 +154,20 @@ async def test_a_port_that_hangs_up_may_want_tls() -> None:
             await follow(Reach(f"http://127.0.0.1:{port}"), EVERYTHING, print, print)
 
 
+@pytest.mark.parametrize(
+    "url", ["ftp://h", "http://[::1", "", "http://h:99999", "http://http://h:1"]
+)
+@pytest.mark.parametrize("command", ["tap", "top", "report"])
+def test_what_is_no_url_is_told_before_anything_is_asked(
+    command: str, url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([command, "--admin", url]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith(f"tracefwd: --admin {url!r}: ")
+    assert "http://HOST:9412" in said.err
+
+
 @pytest.mark.parametrize("flag", ["--ca-file", "--cert-file"])
 @pytest.mark.parametrize("command", ["tap", "top"])
 def test_what_is_for_https_is_not_passed_over_in_silence(

@@ -17,11 +17,13 @@ from typing import Any, Self
 import aiohttp
 
 from tracefwd.console.visible import visible
-from tracefwd.errors import TracefwdError
+from tracefwd.errors import ConfigError, TracefwdError
 from tracefwd.service.client_files import tls_to, token_of
 from tracefwd.service.masking import mask_url
+from tracefwd.service.units import UnitError, check_url
 
 AGAIN_S = 2.0
+_URLS = {"http": "http://HOST:9412", "https": "https://HOST:9412"}
 _CONNECT_S = 5.0
 # A stream says something every few seconds; one that is silent for so long is dead.
 SILENCE_S = 15.0
@@ -62,8 +64,12 @@ class Reach:
 
 
 def reach(arguments: argparse.Namespace) -> Reach:
-    """Raises ``StartError`` for a file that cannot be used."""
+    """Raises ``StartError`` for a file that cannot be used, ``ConfigError`` for what is no URL."""
     url = arguments.admin if "://" in arguments.admin else f"http://{arguments.admin}"
+    try:
+        check_url(url, _URLS)
+    except UnitError as error:
+        raise ConfigError([f"--admin {mask_url(arguments.admin)!r}: {error}"]) from error
     token = token_of(arguments.token_file)
     tls = tls_to(url, arguments.ca_file, arguments.cert_file, "--admin")
     return Reach(url.rstrip("/"), token, tls)

@@ -3,7 +3,7 @@
 import ssl
 from pathlib import Path
 
-from tracefwd.errors import StartError
+from tracefwd.errors import ConfigError, StartError
 from tracefwd.exporter.trust import trusting
 from tracefwd.service.masking import mask_secret_path
 
@@ -26,12 +26,14 @@ def token_of(path: Path | None) -> str:
 def tls_to(
     url: str, ca_file: str | None, cert_file: str | None, option: str
 ) -> ssl.SSLContext | None:
-    """For ``url``, the value of ``option``; None without TLS.  ``StartError`` for files that cannot be used."""
+    """For ``url``, the value of ``option``; None without TLS.
+
+    ``StartError`` for files that cannot be used, ``ConfigError`` for files that have no use.
+    """
     if not url.lower().startswith("https://"):
         if ca_file is not None or cert_file is not None:
-            raise StartError(
-                f"--ca-file and --cert-file are for https: write {option} https://HOST:PORT"
-            )
+            reason = f"--ca-file and --cert-file are for https: write {option} https://HOST:PORT"
+            raise ConfigError([reason])
         return None
     try:
         tls = trusting(ca_file)

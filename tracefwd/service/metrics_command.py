@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tracefwd.compose import load_point_rules
-from tracefwd.errors import TracefwdError
+from tracefwd.errors import ConfigError
 from tracefwd.metricspath.translate import Scrape, Translation
 from tracefwd.model import Payload
 from tracefwd.processor.ruled_points import RuledPoints
@@ -89,7 +89,7 @@ def check(loaded: "Loaded", file: str, source: str, *, as_json: bool) -> int:
 
 
 def _source(settings: Settings, name: str) -> PrometheusSourceSettings:
-    """Raises ``TracefwdError`` if there is none of this name."""
+    """Raises ``ConfigError`` if there is none of this name."""
     sources = settings.prometheus_sources
     if not name:
         return sources[0] if sources else PrometheusSourceSettings()
@@ -97,7 +97,7 @@ def _source(settings: Settings, name: str) -> PrometheusSourceSettings:
         if source_name(source) == name:
             return source
     known = ", ".join(source_name(source) for source in sources) or "none"
-    raise TracefwdError(f"--source: there is no source {name!r}; the configuration has {known}")
+    raise ConfigError([f"--source: there is no source {name!r}; the configuration has {known}"])
 
 
 def _translation(settings: Settings, name: str) -> Translation:

@@ -40,6 +40,7 @@ _DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:us|ms|s|m|h))+")
 _DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(us|ms|s|m|h)")
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)([KMGT]i?B|B)")
 _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?")
+_FOUR_NUMBERS = re.compile(r"[0-9]+(?:\.[0-9]+){3}")
 _VERSION = re.compile(r"[0-9]{1,4}(?:\.[0-9]{1,4}){1,3}")
 
 CURRENT_VERSION = "current"
@@ -133,7 +134,7 @@ def parse_address(text: str) -> tuple[str, int]:
             raise UnitError("what stands in brackets is no IPv6 address; write [::1]:9411")
     elif ":" in host:
         raise UnitError("an IPv6 address needs brackets; write [::1]:9411")
-    elif not _HOST_NAME.fullmatch(host):
+    elif not _is_host(host):
         raise UnitError("its host is no name or IP address; write 0.0.0.0:9411 or [::1]:9411")
     return host, int(port)
 
@@ -145,6 +146,17 @@ def format_address(host: str, port: int) -> str:
 
 def _is_port(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= 65_535
+
+
+def _is_host(text: str) -> bool:
+    """A name, or an address of IPv4: four numbers are no name."""
+    if not _FOUR_NUMBERS.fullmatch(text):
+        return bool(_HOST_NAME.fullmatch(text))
+    try:
+        ipaddress.IPv4Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_ipv6(text: str) -> bool:
@@ -180,8 +192,11 @@ def check_url(text: str, examples: Mapping[str, str]) -> None:
         host, port = parts.hostname, parts.port
     except ValueError:
         raise UnitError(f"its host or port cannot be read; write {example}") from None
-    if not host or not (_HOST_NAME.fullmatch(host) or _is_ipv6(host)):
+    if not host or not (_is_host(host) or _is_ipv6(host)):
         raise UnitError(f"it has no readable host; write {example}")
+    # A colon with nothing behind it is what a scheme written twice leaves.
+    if port == 0 or parts.netloc.endswith(":"):
+        raise UnitError(f"it has no port behind its colon; write {example}")
     if parts.query or parts.fragment:
         raise UnitError(f"it must end before '?' or '#'; write {example}")
     if scheme.lower() == "tcp":
