@@ -205,6 +205,19 @@ MISTAKES = {
     "bare size": ("receiver: {body_bytes_max: 16}", ["'16'", "16MiB"]),
     "unknown size unit": ("receiver: {body_bytes_max: 16mb}", ["'16mb'", "16MiB"]),
     "bare port": ("receiver: {listen: 9411}", ["receiver.listen = '9411'", "0.0.0.0:9411"]),
+    "an address that is none": (
+        "receiver: {listen: '300.0.0.1:9411'}",
+        ["receiver.listen", "no name or IP address"],
+    ),
+    "names in one text": ("red: {tags: 'a,b'}", ["red.tags[0] = 'a,b'", "[a, b]"]),
+    "tags to be masked in one text": (
+        "admin: {masked_tags: 'cookie, authorization'}",
+        ["admin.masked_tags[0]", "[a, b]"],
+    ),
+    "another language's group": (
+        "mapping: {operation: {rules: [{match: '(x)y', replace: '$1'}]}}",
+        ["rules[0].replace = '$1'", r"\1"],
+    ),
     "port too high": ("admin: {listen: 'a:70000'}", ["admin.listen", "65535"]),
     "IPv6 without brackets": ("admin: {listen: '::1:9411'}", ["admin.listen", "[::1]:9411"]),
     "choice": ("mapping: {profile: istoi}", ["'istoi'", "did you mean istio?"]),
@@ -443,6 +456,18 @@ TARGET_MISTAKES = {
         [target(kind="otlp", url="https://h", cert_file="/c")],
         ["targets[0]", "cert_file and key_file go together"],
     ),
+    "a scheme twice": (
+        [target(traces="http://http://h:1", metrics="http://h:2")],
+        ["targets[0].traces", "no port behind its colon"],
+    ),
+    "port zero": (
+        [target(traces="http://h:1", metrics="http://h:0")],
+        ["targets[0].metrics", "no port behind its colon"],
+    ),
+    "no address": (
+        [target(traces="http://10.0.0.256:1", metrics="http://h:2")],
+        ["targets[0].traces", "no readable host"],
+    ),
     "direct with headers": (
         [target(kind="direct", url="https://h", token_file="/t", headers={"x-a": "v"})],
         ["targets[0].headers", "belongs to an otlp target"],
@@ -581,6 +606,11 @@ def test_files_that_are_no_configuration_are_told(write, tmp_path):
     assert "UTF-8" in problem
     (problem,) = problems_of(write("#" * (2**20 + 1)))
     assert "larger than 1MiB" in problem
+
+
+@pytest.mark.parametrize("text", ["", "# red: {}\n", "---\n", "---\n# red: {}\n", "~\n"])
+def test_a_file_of_comments_says_nothing(write, text):
+    assert load(write(text), {}, PROXY).settings == load(None, {}, PROXY).settings
 
 
 def test_what_a_run_needs_beyond_a_valid_configuration():

@@ -7,7 +7,7 @@ import pytest
 
 from tracefwd.errors import ConfigError
 from tracefwd.service import config
-from tracefwd.service.config_checks import check_files
+from tracefwd.service.file_checks import check_files
 
 
 def problems(tmp_path: Path, text: str) -> list[str]:

@@ -16,12 +16,13 @@ from typing import Any
 
 from tracefwd.errors import ConfigError
 from tracefwd.service import config_checks
-from tracefwd.service.config_checks import check_files, check_runnable
+from tracefwd.service.config_checks import check_runnable
 from tracefwd.service.config_file import Listing, Node, Scalar, Table, read_file
 from tracefwd.service.config_options import build, catalogue, section_names
 from tracefwd.service.config_report import Report, did_you_mean, nearest
 from tracefwd.service.config_show import OptionRow, option_rows, show
 from tracefwd.service.config_values import MISSING, read
+from tracefwd.service.file_checks import check_files
 from tracefwd.service.wavefront_conf import WavefrontConf
 from tracefwd.service.wavefront_layer import ConfLayer
 from tracefwd.settings import Settings
@@ -144,8 +145,8 @@ def _file_layer(file: Path | None, environ: Mapping[str, str], report: Report) -
         return
     root = read_file(file, environ, report)
     origin = f"file {file}"
-    if root is None:
-        return
+    if root is None or (isinstance(root, Scalar) and root.null):
+        return  # a file whose lines are all comments, below "---" or not
     if not isinstance(root, Table):
         sections = ", ".join(sorted(section_names()[""]))
         report.refuse(origin, f"is no mapping; its keys are the sections {sections}")

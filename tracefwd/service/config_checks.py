@@ -7,26 +7,17 @@ import dataclasses
 import ipaddress
 import math
 import re
-from pathlib import Path
 from typing import Any
 
-from tracefwd.errors import StartError
 from tracefwd.limits import POINT_TAG_KEY_LENGTH_MAX, POINT_TAGS_MAX
 from tracefwd.processor import templates
 from tracefwd.processor.wavefront_proxy_rules import Deviations
 from tracefwd.service import memory, units
 from tracefwd.service.config_options import Option, catalogue, get
 from tracefwd.service.config_report import Report, did_you_mean
-from tracefwd.service.masking import mask_secret_path
 from tracefwd.service.source_checks import check_sources, wants_scraper
 from tracefwd.service.target_checks import check_targets
-from tracefwd.settings import (
-    AdminSettings,
-    ExporterSettings,
-    ReceiverSettings,
-    Settings,
-    TargetSettings,
-)
+from tracefwd.settings import Settings
 
 # Numbers that are not simply "above zero": (lowest, highest).
 _RANGES: dict[str, tuple[float, float]] = {
@@ -53,22 +44,14 @@ _LISTENERS = (
     "receiver.otlp.http.listen",
     "receiver.otlp.grpc.listen",
 )
+_LISTS_OF_NAMES = ("red.tags", "admin.masked_tags", "admin.allowed_hosts", "receiver.paths")
 _GRPC_CODE_MAX = 16
 # RED's own: application, service, cluster, shard, component, span.kind, http.status_code, operationName, error, source.
 _RED_TAGS_MAX = POINT_TAGS_MAX - 10
 _STANDARD_PATHS = ("/api/v2/spans", "/api/v1/spans")
 _PATH = re.compile(r"/[^\s?#]*")
+_FOREIGN_GROUP = re.compile(r"\$(?:[0-9]|\{[0-9])")
 _FLAG = re.compile(r"[A-Z]{1,16}")
-_PORT_FILES = ("token_file", "tls.cert_file", "tls.key_file", "tls.client_ca_file")
-_TARGET_FILES = (
-    "token_file",
-    "csp_token_file",
-    "csp_app_secret_file",
-    "ca_file",
-    "cert_file",
-    "key_file",
-)
-_NO_SECRETS = ("ca_file", "cert_file", "key_file")
 
 
 def check(settings: Settings, report: Report) -> None:
@@ -81,6 +64,7 @@ def check(settings: Settings, report: Report) -> None:
     _check_intake(settings, report)
     _check_admission(settings, report)
     _check_mapping(settings, report)
+    _check_names(settings, report)
     _check_templates(settings, report)
     _check_rules(settings, report)
     _check_sampling(settings, report)
@@ -255,6 +239,15 @@ def _check_mapping(settings: Settings, report: Report) -> None:
         )
 
 
+def _check_names(settings: Settings, report: Report) -> None:
+    """Lists as people write them into a variable: "a,b" would be one name, which nothing ever has."""
+    for key in _LISTS_OF_NAMES:
+        for index, name in enumerate(get(settings, key)):
+            if "," in name:
+                reason = "holds a comma; write several as [a, b], in a variable, too"
+                report.refuse(f"{key}[{index}]", reason, shown=name)
+
+
 def _check_deviations(settings: Settings, report: Report) -> None:
     mapping = settings.mapping
     key = "mapping.deviations"
@@ -330,6 +323,10 @@ def _check_rules(settings: Settings, report: Report) -> None:
             reason = f"is no RE2 expression ({what}); RE2 has no look-around and no back-references"
             report.refuse(f"{key}.match", reason, shown=rule["match"])
             continue
+        if _FOREIGN_GROUP.search(rule["replace"]):
+            reason = "has a '$' that would stand in every name; RE2 writes the first group \\1"
+            report.refuse(f"{key}.replace", reason, shown=rule["replace"])
+            continue
         try:
             # The empty alternative matches always, so the replacement is expanded with this rule's own groups.
             re2.compile(f"(?:{rule['match']})|", options).sub(rule["replace"], "")
@@ -366,94 +363,4 @@ def check_runnable(settings: Settings) -> list[str]:
     return [*problems, f"exporter.targets: {reason}."]
 
 
-def check_files(settings: Settings, *, certificates: bool = True) -> list[str]:
-    """Files that are named but cannot be used now, as whoever opens them at the start will find.
-
-    ``certificates``: what targets' hold, too; else whether they are there is all.
-    """
-    problems: list[str] = []
-    for section in ("receiver", "admin"):
-        problems += _unusable_files(settings, section)
-    for index, target in enumerate(settings.exporter.targets):
-        files = {name: getattr(target, name) for name in _TARGET_FILES}
-        files |= {f"header_files.{name}": path for name, path in target.header_files.items()}
-        found: list[str] = []
-        for name, path in files.items():
-            reason = unreadable(path) if path else None
-            if path and reason is None and name not in _NO_SECRETS:
-                reason = _no_secret(path, blanks=name.startswith("header_files."))
-            if reason is not None:
-                shown = repr(mask_secret_path(path))
-                found.append(f"exporter.targets[{index}].{name} = {shown}: {reason}.")
-        if certificates and not found:
-            reason = _unusable_certificates(target, settings.exporter)
-            found += [f"exporter.targets[{index}]: {reason}."] if reason else []
-        problems += found
-    return problems
-
-
-def _unusable_certificates(target: TargetSettings, exporter: ExporterSettings) -> str | None:
-    """Why its connections could not be opened, whatever their scheme."""
-    # One without the other was refused before.
-    if bool(target.cert_file) != bool(target.key_file) or not (target.ca_file or target.cert_file):
-        return None
-    from tracefwd.exporter.http_client import HttpClient  # TLS and HTTP: most name no such files
-
-    try:
-        HttpClient(target, exporter).tls_context()
-    except StartError as error:
-        return str(error).removeprefix(f"target {target.name}: ")
-    return None
-
-
-def _unusable_files(settings: Settings, section: str) -> list[str]:
-    """A port's tokens and certificate, as the port itself will read them."""
-    problems: list[str] = []
-    for name in _PORT_FILES:
-        path = get(settings, f"{section}.{name}")
-        reason = unreadable(path) if path else None
-        if reason is not None:
-            problems.append(f"{section}.{name} = {mask_secret_path(path)!r}: {reason}.")
-    port: ReceiverSettings | AdminSettings = getattr(settings, section)
-    # One without the other was refused before.
-    if problems or bool(port.tls.cert_file) != bool(port.tls.key_file):
-        return problems
-    if not (port.token_file or port.tls.cert_file):
-        return []
-    from tracefwd.receiver.credentials import Credentials  # TLS: most have none
-
-    try:
-        Credentials(port, section).load()
-    except StartError as error:
-        return [f"{error}."]
-    return []
-
-
-def _no_secret(path: str, *, blanks: bool) -> str | None:
-    """Why a file's content could not be sent as a secret."""
-    from tracefwd.exporter.auth import (
-        CredentialsError,
-        SecretFile,
-    )  # an HTTP client: most have none
-
-    try:
-        SecretFile(path, blanks=blanks).read()
-    except CredentialsError as error:
-        return str(error).removeprefix(f"{Path(path)} ")
-    return None
-
-
-def unreadable(path: str) -> str | None:
-    """Why a file cannot be used now, and what to do; None if it can."""
-    try:
-        with Path(path).open("rb") as stream:
-            blank = not stream.read(4096).strip()
-    except (OSError, ValueError) as exc:
-        if mask_secret_path(path) != path:
-            return "looks like the secret itself; write it into a file and give the file's path"
-        what = exc.strerror if isinstance(exc, OSError) else "no path"
-        return f"cannot be read ({what}); check the path and that this user may read it"
-    return "is empty; write the secret into it" if blank else None
-
-
-__all__ = ["check", "check_files", "check_runnable", "unreadable"]
+__all__ = ["check", "check_runnable"]

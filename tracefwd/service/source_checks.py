@@ -122,8 +122,8 @@ def check_source_files(settings: Settings) -> Iterator[str]:
 
 
 def _unusable_files(http: HttpConfigSettings) -> Iterator[str]:
-    # Here, because the first checks sources with what stands above, and only who scrapes pays for the other.
-    from tracefwd.service.config_checks import unreadable
+    # Only who scrapes pays for them.
+    from tracefwd.service.file_checks import unreadable
     from tracefwd.service.scrape_files import ScrapeFailed, TlsFiles, read_secret
 
     tls, unread = http.tls_config, set[str]()
