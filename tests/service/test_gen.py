@@ -69,6 +69,8 @@ async def test_posts_go_over_tls_with_a_certificate_and_a_token(
         (("--to", "https://127.0.0.1:1", "--ca-file", "/nowhere"), 1, "--ca-file or --cert-file"),
         (("--to", "http://127.0.0.1:1", "--token-file", "/nowhere"), 1, "--token-file /nowhere"),
         (("--to", "https://127.0.0.1:1", "--protocol", "otlp-grpc"), 2, "take otlp-http"),
+        (("--to", "http://127.0.0.1:1", "--rate", "1e99"), 2, "at most 1000000 spans per second"),
+        (("--to", "http://nosuch.invalid:9411"), 1, "the name nosuch.invalid does not resolve"),
     ],
 )
 async def test_what_cannot_be_used_is_said_before_anything_is_sent(

@@ -14,6 +14,7 @@ import json
 import math
 import resource
 import signal
+import socket
 import ssl
 import sys
 import time
@@ -94,10 +95,17 @@ def run(options: GenOptions) -> int:
     0 if every span was acknowledged, 1 if not, 2 for options that cannot be used.
     """
     try:
-        check(options)
+        target = check(options)
     except ValueError as error:
         print(f"tracefwd gen: {error}", file=sys.stderr)
         return 2
+    try:
+        # Once, because hundreds of connections that wait for a name outlive the load.
+        socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        reason = f"the name {target.host} does not resolve ({error.strerror}); see --to"
+        print(f"tracefwd gen: {reason}", file=sys.stderr)
+        return 1
     _allow_files(options.connections + EXTRA_CONNECTIONS_MAX)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         report = runner.run(_interruptible(options))

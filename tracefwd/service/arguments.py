@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 from tracefwd.errors import TracefwdError
 
+_SPANS_PER_SECOND_MAX = 1e6
 # Said where sampling is shown for a body alone.
 _NO_CEILING = "sampling.spans_per_second_max, which depends on the load, is left out"
 
@@ -92,7 +93,7 @@ def add_run(parser: Parser) -> None:
 def add_demo(parser: Parser) -> None:
     parser.add_argument("--seconds", metavar="N", type=_above_zero, help="end after N seconds")
     parser.add_argument(
-        "--rate", metavar="R", type=_above_zero, default=500.0, help="spans per second (500)"
+        "--rate", metavar="R", type=_load, default=500.0, help="spans per second (500)"
     )
     parser.add_argument(
         "--otlp", action="store_true", help="the mesh exports by OTLP over gRPC instead of Zipkin"
@@ -111,7 +112,7 @@ def add_gen(parser: Parser) -> None:
     add(
         "--rate",
         metavar="SPANS_PER_SECOND",
-        type=_above_zero,
+        type=_load,
         default=1000.0,
         help="offered load, whatever the receiver does (1000)",
     )
@@ -275,6 +276,14 @@ def _above_zero(text: str) -> float:
         value = math.nan
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError("a number above zero is expected, such as 10")
+    return value
+
+
+def _load(text: str) -> float:
+    """Whatever was due is sent, so far more than a machine can send would never end."""
+    value = _above_zero(text)
+    if value > _SPANS_PER_SECOND_MAX:
+        raise argparse.ArgumentTypeError("at most 1000000 spans per second can be offered")
     return value
 
 
