@@ -334,6 +334,20 @@ def test_validate_exits_1_for_a_file_that_it_names_and_2_without_a_target(capsys
     assert "--proxy-traces" in capsys.readouterr().out
 
 
+def test_validate_warns_of_ports_that_make_something_else_of_spans(tmp_path, capsys):
+    flags = ["--proxy-traces", "http://p:30001", "--proxy-metrics", "http://p:30000"]
+    assert cli.main(["validate", *flags]) == 0
+    told = capsys.readouterr().out
+    assert "    warning: exporter.targets[0]: traces go to 30001, " in told
+    assert "    warning: exporter.targets[0]: metrics go to 30000, " in told
+    assert told.endswith("valid, 2 warnings\n")
+    token = tmp_path / "token"
+    token.write_text("a-token")
+    for url, words in (("https://h/api/", "valid, 1 warning\n"), ("https://h", "valid\n")):
+        assert cli.main(["validate", "--direct", url, "--token-file", str(token)]) == 0
+        assert capsys.readouterr().out.endswith(words)
+
+
 def test_validate_refuses_the_files_that_run_refuses_and_both_say_which(tmp_path, capsys, body):
     body("tracefwd.service.supervisor")
     names = {"token_file": "t", "cert_file": "c", "key_file": "k", "client_ca_file": "a"}

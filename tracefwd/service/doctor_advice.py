@@ -123,6 +123,11 @@ def oddities(target: TargetSettings, settings: Settings) -> Iterator[tuple[str, 
     Source: what a proxy's ports accept (traceListenerPorts, customTracingListenerPorts, pushListenerPorts and so on),
     by the numbers that the vendor's documentation gives them.
     """
+    if target.kind == "direct" and urlsplit(target.url).path.rstrip("/").endswith("/api"):
+        yield (
+            "url ends in /api, as a Wavefront proxy's own server does, and direct ingestion is not there",
+            "write https://INSTANCE.wavefront.com alone",
+        )
     if target.kind != "proxy":
         return
     traces, metrics = (urlsplit(url) for url in (target.traces, target.metrics))

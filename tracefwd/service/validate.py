@@ -1,19 +1,21 @@
 """``tracefwd validate``: says what ``run`` with the same arguments would say, and starts nothing.
 
 One tick per part of the configuration, its mistakes below it.  Exit code 2 for a mistake in the configuration, 1 when
-only a file that it names cannot be read now; files of scraped sources may come later, so they are warnings.
+only a file that it names cannot be read now; files of scraped sources may come later, so they are warnings, as are
+ports that usually mean something else.
 """
 
 import dataclasses
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from tracefwd.errors import ConfigError
 from tracefwd.service.config import Loaded, check_files, load
+from tracefwd.service.doctor_advice import oddities
 from tracefwd.service.logs import colour_allowed
 from tracefwd.service.source_checks import check_source_files
 from tracefwd.service.units import counted
@@ -53,7 +55,8 @@ def run(
         checks = _grouped(exc.problems)
         code = 2
     else:
-        checks = [Check(name, []) for name in _SECTIONS]
+        odd = {"exporter": list(_odd_ports(loaded.settings))}
+        checks = [Check(name, [], odd.get(name, [])) for name in _SECTIONS]
         missing = list(check_source_files(loaded.settings))
         files = Check("files", check_files(loaded.settings), missing)
         checks.append(files)
@@ -71,6 +74,13 @@ def run(
         for sentence in account:
             print(f"wavefront.conf, {sentence}")
     return code
+
+
+def _odd_ports(settings: Settings) -> Iterator[str]:
+    """Ports that would take what they get and make something else of it, as the doctor says."""
+    for index, target in enumerate(settings.exporter.targets):
+        for what, todo in oddities(target, settings):
+            yield f"exporter.targets[{index}]: {what}; {todo}."
 
 
 def _account(loaded: Loaded) -> list[str]:
