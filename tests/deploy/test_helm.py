@@ -1,5 +1,6 @@
 """The chart is the kustomize base with switches: what both render is compared object by object."""
 
+import dataclasses
 import json
 import re
 import textwrap
@@ -13,6 +14,7 @@ import yaml
 from tests.deploy.kube import chart_readme, render
 from tests.deploy.kube.render import CHART, HELM, Object, needs_tools, objects, one, workload
 from tests.deploy.test_kubernetes import settings_of
+from tracefwd.settings import Settings
 
 # What says who installed it, and nothing about what runs.
 BOOKKEEPING = {
@@ -258,6 +260,30 @@ MISTAKES: dict[str, Object] = {
         "extraEnv": [{"name": "TRACEFWD_SERVICE__WORKERS", "value": 2}]
     },
     "missing property 'port'": {"extraPorts": [{"name": "tcp-lines"}]},
+    "extraPorts: port 9411 is taken": {"extraPorts": [{"name": "http-more", "port": 9411}]},
+    "extraPorts: name admin is taken": {"extraPorts": [{"name": "admin", "port": 9999}]},
+    "extraPorts: port 4317 is taken": {
+        "otlp": {"enabled": True},
+        "extraPorts": [{"name": "grpc-more", "port": 4317}],
+    },
+    "'/extraPorts/0/name': '123' does not match": {"extraPorts": [{"name": "123", "port": 123}]},
+    "extraVolumes: name spool is taken": {"extraVolumes": [{"name": "spool", "emptyDir": {}}]},
+    "extraVolumeMounts: mountPath /var/spool/tracefwd is taken": {
+        "extraVolumeMounts": [{"name": "a", "mountPath": "/var/spool/tracefwd"}]
+    },
+    "metrics.extraVolumes: name a is taken": {
+        "metrics": {"enabled": True, "extraVolumes": [{"name": "a"}, {"name": "a"}]}
+    },
+    "'/extraEnv/0': 'not' failed": {
+        "extraEnv": [{"name": "A", "value": "b", "valueFrom": {"fieldRef": {"fieldPath": "c"}}}]
+    },
+    "at '/config': additional properties 'recevier' not allowed": {
+        "config": {"recevier": {"listen": "0.0.0.0:9411"}}
+    },
+    "at '/metrics/config/exporter/targets/0': got string, want object": {
+        "metrics": {"enabled": True, "config": {"exporter": {"targets": ["proxy"]}}}
+    },
+    "at '/config/receiver/otlp': got string": {"config": {"receiver": {"otlp": "0.0.0.0:4317"}}},
     "spool.size: batches and journal of 2 worker(s) take up to 2 x 2 x 256MiB, and 768Mi is less": {
         "config": {"service": {"workers": 2}}
     },
@@ -581,6 +607,8 @@ def test_the_schema_knows_every_value_and_the_defaults_fit() -> None:
             found |= known(each, f"{path}{key}.") if "properties" in each else {path + key}
         return found
 
+    sections = {field.name for field in dataclasses.fields(Settings)}
+    assert schema["definitions"]["tracefwd"]["properties"].keys() == sections
     documented = {key for key, _, _ in chart_readme.rows()}
     resources = {"resources", "metrics.resources"}
     parts = {f"{each}.{part}" for each in resources for part in ("requests", "limits")}

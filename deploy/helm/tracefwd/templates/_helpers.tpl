@@ -80,7 +80,7 @@ service:
 {{- define "tracefwd.holds" -}}
 {{- $config := fromYaml (include "tracefwd.whole" .) -}}
 {{- range .Values.extraEnv -}}
-{{- if and .value (regexMatch "^TRACEFWD_[A-Z].*__[A-Z]" .name) -}}
+{{- if and (hasKey . "value") (regexMatch "^TRACEFWD_[A-Z].*__[A-Z]" .name) -}}
 {{- $over := .value -}}
 {{- range trimPrefix "TRACEFWD_" .name | lower | splitList "__" | reverse -}}
 {{- $over = dict . $over -}}
@@ -99,6 +99,46 @@ service:
 {{- if eq .name $name -}}{{- $said = printf "extraEnv %s" $name -}}{{- end -}}
 {{- end -}}
 {{- $said -}}
+{{- end -}}
+
+{{/* Nothing; fails for what would stand twice in a list whose names the API server wants to differ: (list VALUE KEY THESE THOSE). */}}
+{{- define "tracefwd.differ" -}}
+{{- $seen := index . 2 -}}
+{{- $key := index . 1 -}}
+{{- $value := first . -}}
+{{- range last . -}}
+{{- $one := get . $key | toString -}}
+{{- if has $one $seen -}}{{- fail (printf "%s: %s %s is taken; choose another" $value $key $one) -}}{{- end -}}
+{{- $seen = append $seen $one -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Nothing; fails for ports, volumes and mounts that are the chart's own or stand twice. */}}
+{{- define "tracefwd.extras" -}}
+{{- $names := list "http-zipkin" "admin" -}}
+{{- $ports := list "9411" "9412" -}}
+{{- if .Values.otlp.enabled -}}
+{{- $names = concat $names (list "grpc-otlp" "http-otlp") -}}
+{{- $ports = concat $ports (list "4317" "4318") -}}
+{{- end -}}
+{{- include "tracefwd.differ" (list "extraPorts" "name" $names .Values.extraPorts) -}}
+{{- include "tracefwd.differ" (list "extraPorts" "port" $ports .Values.extraPorts) -}}
+{{- $volumes := list "config" "spool" -}}
+{{- $mounts := list "/etc/tracefwd" "/var/spool/tracefwd" -}}
+{{- if eq .Values.target.kind "direct" -}}
+{{- $volumes = append $volumes "token" -}}
+{{- $mounts = append $mounts "/var/run/tracefwd" -}}
+{{- end -}}
+{{- if .Values.metrics.enabled -}}
+{{- include "tracefwd.differ" (list "metrics.extraVolumes" "name" $volumes .Values.metrics.extraVolumes) -}}
+{{- include "tracefwd.differ" (list "metrics.extraVolumeMounts" "mountPath" $mounts .Values.metrics.extraVolumeMounts) -}}
+{{- end -}}
+{{- if .Values.console.existingSecret -}}
+{{- $volumes = append $volumes "console" -}}
+{{- $mounts = append $mounts "/var/run/tracefwd-console" -}}
+{{- end -}}
+{{- include "tracefwd.differ" (list "extraVolumes" "name" $volumes .Values.extraVolumes) -}}
+{{- include "tracefwd.differ" (list "extraVolumeMounts" "mountPath" $mounts .Values.extraVolumeMounts) -}}
 {{- end -}}
 
 {{/* Nothing; fails for a variable that would stand twice in the environment, which the API server refuses or mixes up. */}}
