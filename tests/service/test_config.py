@@ -205,6 +205,10 @@ MISTAKES = {
     "bare size": ("receiver: {body_bytes_max: 16}", ["'16'", "16MiB"]),
     "unknown size unit": ("receiver: {body_bytes_max: 16mb}", ["'16mb'", "16MiB"]),
     "bare port": ("receiver: {listen: 9411}", ["receiver.listen = '9411'", "0.0.0.0:9411"]),
+    "a key with dots beside its section": (
+        "red: {interval: 2m}\nred.interval: 1m",
+        ["red.interval (file ", "line 2", "stands twice, first at file ", "line 1"],
+    ),
     "an address that is none": (
         "receiver: {listen: '300.0.0.1:9411'}",
         ["receiver.listen", "no name or IP address"],

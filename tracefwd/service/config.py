@@ -151,7 +151,13 @@ def _file_layer(file: Path | None, environ: Mapping[str, str], report: Report) -
         sections = ", ".join(sorted(section_names()[""]))
         report.refuse(origin, f"is no mapping; its keys are the sections {sections}")
         return
+    first: dict[str, str] = {}
     for key, node in _leaves(root, "", report):
+        # Written with dots beside its section.
+        if key in first:
+            reason = f"the key stands twice, first at {first[key]}; keep one of them"
+            report.refuse(key, reason, place=node.place)
+        first.setdefault(key, node.place)
         yield key, node, origin
 
 
