@@ -348,6 +348,18 @@ def test_validate_warns_of_ports_that_make_something_else_of_spans(tmp_path, cap
         assert capsys.readouterr().out.endswith(words)
 
 
+def test_validate_warns_of_a_spool_that_is_no_folder(tmp_path, capsys):
+    file = tmp_path / "file"
+    file.write_text("")
+    for folder, words in ((file, "is no folder"), (file / "spool", "cannot be a folder below")):
+        assert cli.main(["validate", *PROXY, "--spool", str(folder)]) == 0
+        told = capsys.readouterr().out
+        assert f"    warning: spool.folder = '{folder}': {words}" in told
+    for folder in (tmp_path, tmp_path / "later" / "spool", "later"):
+        assert cli.main(["validate", *PROXY, "--spool", str(folder)]) == 0
+        assert capsys.readouterr().out.endswith("valid\n")
+
+
 def test_validate_refuses_the_files_that_run_refuses_and_both_say_which(tmp_path, capsys, body):
     body("tracefwd.service.supervisor")
     names = {"token_file": "t", "cert_file": "c", "key_file": "k", "client_ca_file": "a"}

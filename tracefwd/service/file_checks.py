@@ -4,6 +4,7 @@ Whoever opens them at the start is asked, so that ``validate`` and ``doctor`` re
 holds a file's content, nor a secret that stands where its path belongs.
 """
 
+import os
 from pathlib import Path
 
 from tracefwd.errors import StartError
@@ -53,6 +54,20 @@ def check_files(settings: Settings, *, certificates: bool = True) -> list[str]:
             found += [f"exporter.targets[{index}]: {reason}."] if reason else []
         problems += found
     return problems
+
+
+def check_folder(settings: Settings) -> list[str]:
+    """A spool's folder that cannot be one: run starts and says so, but then nothing outlives it."""
+    folder = settings.spool.folder
+    if not folder:
+        return []
+    path = Path(folder)
+    # os.path, which says no where this user may not look.
+    there = next((each for each in (path, *path.parents) if os.path.exists(each)), None)  # noqa: PTH110
+    if there is None or os.path.isdir(there):  # noqa: PTH112
+        return []  # made at the start
+    what = "is no folder" if there == path else f"cannot be a folder below {str(there)!r}"
+    return [f"spool.folder = {folder!r}: {what}; until it is one nothing is durable."]
 
 
 def _unusable_certificates(target: TargetSettings, exporter: ExporterSettings) -> str | None:
@@ -119,4 +134,4 @@ def unreadable(path: str) -> str | None:
     return "is empty; write the secret into it" if blank else None
 
 
-__all__ = ["check_files", "unreadable"]
+__all__ = ["check_files", "check_folder", "unreadable"]

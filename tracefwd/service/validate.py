@@ -16,6 +16,7 @@ from typing import Any
 from tracefwd.errors import ConfigError
 from tracefwd.service.config import Loaded, check_files, load
 from tracefwd.service.doctor_advice import oddities
+from tracefwd.service.file_checks import check_folder
 from tracefwd.service.logs import colour_allowed
 from tracefwd.service.source_checks import check_source_files
 from tracefwd.service.units import counted
@@ -57,7 +58,7 @@ def run(
     else:
         odd = {"exporter": list(_odd_ports(loaded.settings))}
         checks = [Check(name, [], odd.get(name, [])) for name in _SECTIONS]
-        missing = list(check_source_files(loaded.settings))
+        missing = [*check_source_files(loaded.settings), *check_folder(loaded.settings)]
         files = Check("files", check_files(loaded.settings), missing)
         checks.append(files)
         account = _account(loaded)
