@@ -1,8 +1,13 @@
 """Judgement over a chaos run: what every acknowledged span, every double and every sum must come to.
 
-A request is *doubtful* when its sender may not have known that it was taken: it got no whole 2xx; or the sender hung up
-(killed, or at the end of its patience) within ``NEWS_S`` after the 2xx was written, which is what a process may take to
-read it and note it down; or it was a piece of a request that was too large, which is over only when its last piece is.
+A request is *doubtful* when its sender may not have known that it was taken, or not have put that down:
+
+* it got no whole 2xx;
+* its sender hung up (killed, or at the end of its patience) within ``NEWS_S`` after the 2xx was written, which is what
+  a process may take to read it and note it down.  Who sends more on the connection has noted it, but for a batch of the
+  spool: that is over when its file is gone, which a thread sees to, so there it is the connection's end that tells;
+* it was a piece of a request that was too large, which is over only when its last piece is.
+
 Only what was in a doubtful request may come again.
 
 The service has a count of its own of what may come twice.  It survives every kill, so nothing may have come again that
@@ -81,7 +86,7 @@ def judge(
 
 
 def _lag_s(taken: Taken) -> float | None:
-    """From its answer until the sender hung up; 0 if it was never answered, None if more came on its connection."""
+    """From its answer until the sender hung up; 0 if it was never answered, None if it is certain that it was heard."""
     if taken.answered_at is None:
         return 0.0
     return None if taken.hung_up_at is None else taken.hung_up_at - taken.answered_at
@@ -98,17 +103,21 @@ def _judge_doubles(found: Verdict, sink: Sink) -> None:
     wrong: list[int] = []
     told = ""
     lag_max_s = 0.0
+    of_spool = 0
     for span, request in sink.again:
         before = sink.requests[newest[span]]
         newest[span] = request
+        of_spool += before.is_spooled
         if not _is_doubtful(before):
             wrong.append(span)
-            told = f"hung up {_lag_s(before)} s after it"
+            whose = "of the spool" if before.is_spooled else "of memory"
+            told = f"a batch {whose}, hung up {_lag_s(before)} s after it"
         elif not before.is_piece:
             lag_max_s = max(lag_max_s, _lag_s(before) or 0.0)
     found.figures |= {
         "duplicates": len(sink.again),
         "duplicates_bound": bound,
+        "duplicates_of_spool": of_spool,
         "duplicates_lag_s": round(lag_max_s, 3),
     }
     found.expect(

@@ -73,7 +73,7 @@ class Chaos:
         self._rounds = rounds
         self._posts_per_s = posts_per_s
         self.truth = Truth()
-        self.sink = Sink(Random(seed + 1))
+        self.sink = Sink(Random(seed + 1), folder / "spool")
         self._folder = folder
         self.events: Counter[str] = Counter()
         self.reads = 0

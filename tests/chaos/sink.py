@@ -3,7 +3,7 @@
 It knows every span, and misbehaves when told to.
 
 It shares no code with tracefwd.  What it takes it remembers by request: which spans, how much RED, and whether and when
-the sender was told, because only what the sender may not have heard of may come again.
+the sender was told, because only what the sender may not have heard of, or may not have put down, may come again.
 """
 
 import asyncio
@@ -12,6 +12,8 @@ import re
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from glob import iglob
+from pathlib import Path
 from random import Random
 from typing import Self
 
@@ -41,17 +43,22 @@ _DELTA = re.compile(
 )
 _DISTRIBUTION = re.compile(rb'!M \d+ ((?:#\d+ [0-9.eE+-]+ )+)"[^"]*\.op-(\d+)\.[^"]*"')
 _COUNTS = re.compile(rb"#(\d+) ")
+# Of a batch that may be under way, as ``ls`` shows it: NUMBER+BORN+LINES+TARGET+SIGNAL+sent.batch.
+_UNDER_WAY = ("slot-*/batches/*+sent.batch", "*/slot-*/batches/*+sent.batch")
 
 
 @dataclass
 class Taken:
     """One request's lines.  ``answered_at`` (monotonic seconds): all of a 2xx was written; None: never.
 
-    ``hung_up_at``: the sender closed the connection and had sent nothing behind it, so it may not have read the answer.
-    Who sends another request on a connection has heard what the last one came to.
+    ``is_spooled``: they were a batch's of the spool, whose file may outlive the answer: it goes in a thread, after
+    whatever else that one has to do.  Of all others the sender has put down what they came to before it sends more.
+    ``hung_up_at``: the sender closed the connection and had sent nothing behind it, so it may not have read the answer;
+    of a spooled batch: the connection ended, whoever ended it and whatever was sent behind it.
     ``is_piece``: some of its lines were in a request that was too large.  The others may be yet to come.
     """
 
+    is_spooled: bool = False
     hung_up_at: float | None = None
     answered_at: float | None = None
     is_piece: bool = False
@@ -63,9 +70,13 @@ class Taken:
 
 
 class Sink:
-    """``async with Sink(random) as sink``; ``faults`` are modes to choose from, none: all is well."""
+    """``async with Sink(random, spool) as sink``; ``faults`` are modes to choose from, none: all is well.
 
-    def __init__(self, random: Random) -> None:
+    ``spool`` is the senders' folder, in which it looks where a request's lines are from.
+    """
+
+    def __init__(self, random: Random, spool: Path | None = None) -> None:
+        self._spool = spool
         self.port = 0
         self.faults: tuple[str, ...] = ()
         # How many of the requests fare badly while there are faults.
@@ -109,14 +120,17 @@ class Sink:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
         last: list[Taken] = []
+        spooled: list[Taken] = []
         try:
             while await self._request(reader, writer, last):
-                pass
+                spooled += [taken for taken in last if taken.is_spooled]
         except (OSError, asyncio.IncompleteReadError):
             # The sender went away, or was killed.
             for taken in last:
                 taken.hung_up_at = time.monotonic()
         finally:
+            for taken in spooled:
+                taken.hung_up_at = time.monotonic()
             self._writers.discard(writer)
             writer.transport.abort()
 
@@ -156,6 +170,7 @@ class Sink:
             await self._calm.wait()
             return False
         taken = self._take(body) if records is None else self._take_records(records)
+        taken.is_spooled = self._is_spooled(sum(map(bool, lines)))
         last.append(taken)
         if mode == TAKEN_HOLE:
             await self._calm.wait()
@@ -164,6 +179,14 @@ class Sink:
         await _say(writer, 202, drips=mode == DRIP)
         taken.answered_at = time.monotonic()
         return True
+
+    def _is_spooled(self, lines: int) -> bool:
+        """Whether a batch of so many lines is under way; another one may have as many, which is seldom."""
+        return self._spool is not None and any(
+            Path(path).name.split("+")[2] == str(lines)
+            for pattern in _UNDER_WAY
+            for path in iglob(str(self._spool / pattern))  # noqa: PTH207 - which raises for a folder that goes
+        )
 
     def _take(self, body: bytes) -> Taken:
         lines = body.split(b"\n")

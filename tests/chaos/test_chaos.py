@@ -1,7 +1,10 @@
 """The short version of the chaos run, and whether its judge would notice."""
 
+import asyncio
 from pathlib import Path
 from random import Random
+
+import pytest
 
 from tests.chaos import sink as sinks
 from tests.chaos import truth
@@ -71,11 +74,11 @@ def red(series: int, invocations: int, errors: int) -> list[bytes]:
 class World:
     """Spans 1 to 5 acknowledged, taken in one request that was answered, and their RED in another one."""
 
-    def __init__(self) -> None:
+    def __init__(self, spool: Path | None = None) -> None:
         self.truth = Truth()
         self.truth.set(self.truth.take(6), truth.ACKNOWLEDGED)
         self.truth.states[0] = truth.CUT
-        self.sink = Sink(Random(1))
+        self.sink = Sink(Random(1), spool)
         self.ledger = {
             **empty_section(),
             **{name: empty_section() for name in ("span_logs", "points", "distributions")},
@@ -119,6 +122,40 @@ def test_the_judge_wants_a_reason_for_every_double() -> None:
     for lag_s, is_doubtful in ((NEWS_S / 2, True), (2 * NEWS_S, False)):
         world.sink.requests[0].hung_up_at = 100.0 + lag_s
         assert (world.faults() == []) == is_doubtful
+
+
+async def second_request(sink: Sink, *, held_s: float = 0.0) -> None:
+    """One sender's two requests on one connection, of one span each; the sender leaves ``held_s`` after the second."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", sink.port)
+    for number in (6, 7):
+        body = line(number)
+        writer.write(b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        await reader.readuntil(b"\r\n\r\n")
+    await asyncio.sleep(held_s)
+    writer.close()
+    while sink._writers:  # noqa: ASYNC110 - a connection's end has no event
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("held_s", [0.0, NEWS_S + 0.1])
+@pytest.mark.parametrize("lines_spooled", [0, 1, 2])
+async def test_the_judge_takes_more_on_a_connection_for_news_unless_a_file_must_go(
+    tmp_path: Path, lines_spooled: int, held_s: float
+) -> None:
+    world = World(tmp_path)
+    world.truth.set(world.truth.take(2), truth.ACKNOWLEDGED)
+    world.ledger |= {"received": 7, "delivered": 7}
+    for series in (6, 7):
+        world.take(red(series, 1, int(series == 7)))
+    batches = tmp_path / "slot-0.1" / "batches"
+    batches.mkdir(parents=True)
+    (batches / f"000000000001+1+{lines_spooled}+primary+spans+sent.batch").touch()
+    async with world.sink as sink:
+        await second_request(sink, held_s=held_s)
+    assert world.faults() == []
+    world.take([line(6)])
+    # Only a file of as many lines may outlive its answer, and for a moment.
+    assert (world.faults() == []) == (lines_spooled == 1 and held_s == 0.0)
 
 
 def test_the_judge_compares_with_what_the_service_counted() -> None:
