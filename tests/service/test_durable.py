@@ -599,6 +599,56 @@ async def test_a_full_disk_is_said_and_gets_well_by_itself(world: World) -> None
     await heir.delivers(15)
 
 
+async def test_what_the_disk_refused_is_spooled_by_who_leaves(world: World) -> None:
+    """A target that is down, and a disk that was full for a moment: the journal lacks what came then."""
+    world.sink.trouble((sinks.BUSY,))
+    disk = MortalDisk()
+    one = await world.body(disk=disk)
+    await one.post(world.spans(5))
+    disk.fail(errno.ENOSPC)
+    await one.post(world.spans(5))
+    disk.mend()
+    await asyncio.sleep(1.1)
+    await one.post(world.spans(5))
+    await one.until(lambda: not one.durable.problems())
+    await one.leave()
+    assert (one.ledger["held"], one.ledger["dropped"]) == (15, {})
+    world.sink.calm()
+    heir = await world.body()
+    await heir.delivers(15)
+    assert heir.ledger["dropped"] == {}
+    assert (len(world.sink.first), world.sink.again) == (15, [])
+
+
+async def test_what_a_full_journal_refused_is_spooled_by_who_leaves(world: World) -> None:
+    """Batches are packed, entries are not: the journal's bound is reached while the spool has room."""
+    world.sink.trouble((sinks.BUSY,))
+    one = await world.body(spool={"bytes_max": 512 * 1024})
+    count = 0
+    while not one.durable.problems():
+        await one.post(world.spans(100))
+        count += 100
+    await one.post(world.spans(100))
+    await one.leave()
+    assert (one.ledger["held"], one.ledger["dropped"]) == (count + 100, {})
+    world.sink.calm()
+    heir = await world.body()
+    await heir.delivers(count + 100)
+    assert (len(world.sink.first), world.sink.again) == (count + 100, [])
+
+
+async def test_what_neither_journal_nor_spool_takes_is_a_counted_loss(world: World) -> None:
+    world.sink.trouble((sinks.BUSY,))
+    disk = MortalDisk()
+    one = await world.body(disk=disk)
+    await one.post(world.spans(5))
+    await one.until(lambda: world.sink.used[sinks.BUSY])
+    disk.fail(errno.ENOSPC)
+    await one.post(world.spans(6))
+    await one.end()
+    assert (one.ledger["held"], one.ledger["dropped"]) == (5, {"drain_budget": 6})
+
+
 async def test_what_was_taken_over_in_memory_alone_comes_again(world: World) -> None:
     """A full disk at the start: the lines go out, their folder stays, and nothing is lost whatever comes next."""
     world.outage()

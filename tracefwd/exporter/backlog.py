@@ -141,7 +141,7 @@ class Backlog:
 
     def spill_loose(self) -> None:
         """Everything that is neither in the journal nor, as part of a batch there, in the spool."""
-        self._spill([batch for batch in self._waiting() if batch.origin is None])
+        self._spill([batch for batch in self._waiting() if not self._lane.books.keeps(batch)])
 
     def _look(self) -> None:
         """Spill what waits for too long, and with it what soon would: one file instead of several."""

@@ -32,7 +32,7 @@ from tracefwd.exporter.batch import Batch, halves
 from tracefwd.exporter.compress import plain
 from tracefwd.exporter.gathering import Gathering
 from tracefwd.exporter.held import Held
-from tracefwd.exporter.lane_books import Done, LaneBooks, Launched
+from tracefwd.exporter.lane_books import Done, Lacks, LaneBooks, Launched
 from tracefwd.exporter.patience import Patience
 from tracefwd.exporter.route import Flight, Route, choose, outcome_of
 from tracefwd.exporter.turns import Turns
@@ -53,8 +53,8 @@ SEARCHES_MAX = 1_024
 class Lane:
     """``routes`` is the target's own first, then its failovers; empty when the target does not take the signal.
 
-    ``shelf`` is the lane's place in the spool, ``spool_after_s`` when a batch goes there.  ``done`` and ``launched``
-    tell the journal (``lane_books.py``); without them seqs are ignored.  ``show`` gets single lines that were refused.
+    ``shelf`` is the lane's place in the spool, ``spool_after_s`` when a batch goes there.  ``done``, ``launched`` and
+    ``lacks`` are the journal's (``lane_books.py``); without, seqs are ignored.  ``show`` gets refused single lines.
     """
 
     def __init__(
@@ -69,9 +69,10 @@ class Lane:
         spool_after_s: float = 30.0,
         done: Done | None = None,
         launched: Launched | None = None,
+        lacks: Lacks | None = None,
         show: Callable[[Reject], None] = lambda reject: None,
     ) -> None:
-        self.books = LaneBooks(name, signal, self._items_held, done, launched, show)
+        self.books = LaneBooks(name, signal, self._items_held, done, launched, show, lacks)
         self.account = self.books.account
         self.lost = self.books.lost
         self._at = (name, str(signal))
@@ -157,7 +158,7 @@ class Lane:
             return not self._held.storing
         if self._held.is_empty():
             return True
-        is_safe = self.books.has_journal or self._can_spool()
+        is_safe = self._can_spool() or self.books.keeps_all(self._held.all_batches())
         return is_safe and not self._held.flights and all(r.breaker.open for r in self.routes)
 
     def _can_spool(self) -> bool:
@@ -191,10 +192,8 @@ class Lane:
             self._wake_timer = loop.call_at(moment, self.pump)
 
     def _has_work(self) -> bool:
-        held = self._held
-        if held.queue or held.old or held.waits:
-            return True
-        return self._backlog is not None and self._backlog.shelf.items > 0
+        held, backlog = self._held, self._backlog
+        return any((held.queue, held.old, held.waits, backlog is not None and backlog.shelf.items))
 
     def _expire(self, now: float) -> None:
         for batch in self._held.take_aged(now, self._age_max):
@@ -350,11 +349,12 @@ class Lane:
 
     def _spooled_late(self, batch: Batch, *, ok: bool) -> None:
         """After the time for leaving: it was counted as kept (the journal has it) or as dropped."""
-        if ok and batch.origin is not None:
-            self._held.kept_items -= batch.items
+        if ok:
+            if self.books.keeps(batch):
+                self._held.kept_items -= batch.items
+            else:
+                self.books.found(batch.items)
             self.books.spooled(batch)
-        elif ok:
-            self.books.found(batch.items)
 
     def _found(self, items: int) -> None:
         self.books.found(items)
@@ -370,8 +370,8 @@ class Lane:
         self._draining = True
         try:
             if self._loop is not None:
-                saves = self._can_spool() and not self.books.has_journal
                 self._hurry()
+                saves = self._can_spool() and not self.books.keeps_all(self._held.all_batches())
                 await self._settle(budget_s * (DRAIN_DELIVER_SHARE if saves else 1.0))
                 if self._can_spool() and not self._held.is_empty():
                     self._save()
@@ -405,7 +405,7 @@ class Lane:
         self._saving = True
         self._settled.clear()
         for task, flight in list(self._held.flights.items()):
-            if flight.batch.origin is None:
+            if not self.books.keeps(flight.batch):
                 del self._held.flights[task]
                 task.cancel()
                 flight.route.returned(flight.batch)
@@ -430,7 +430,7 @@ class Lane:
         for batch in [*held.all_batches(), *held.storing]:
             if batch.stored is not None and self._backlog is not None:
                 self._backlog.put_back(batch, 0.0)
-            elif batch.origin is not None:
+            elif self.books.keeps(batch):
                 kept += batch.items
             else:
                 dropped += batch.items

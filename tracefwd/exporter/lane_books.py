@@ -5,7 +5,7 @@ disagree.  ``done(first, last)`` tells the journal: ``first`` and ``last`` are s
 changed, for a batch that came out of the spool).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from tracefwd.exporter import verdicts
 from tracefwd.exporter.batch import Batch
@@ -25,6 +25,8 @@ Launched = Callable[[int, int, bool], None]
 """``(first seq, last seq, True)``: lines of these entries are about to be sent, and until they are over they may have
 arrived.  With False: an answer said that none of them was taken.
 """
+Lacks = Callable[[int, int], bool]
+"""``(first seq, last seq)``: whether the disk has refused some of these entries, so that they are in memory alone."""
 
 
 class LaneBooks:
@@ -41,6 +43,7 @@ class LaneBooks:
         done: Done | None,
         launched: Launched | None,
         show: Callable[[Reject], None],
+        lacks: Lacks | None = None,
     ) -> None:
         self.account = Account(held)
         self.log = LaneLog(f"{name}/{signal}")
@@ -52,6 +55,7 @@ class LaneBooks:
         self._signal = signal
         self._done = done
         self._launched = launched
+        self._lacks = lacks
         self._show = show
         self.again = Again()
 
@@ -62,6 +66,16 @@ class LaneBooks:
     def origin(self, first: int, last: int) -> Origin | None:
         """For lines of these entries, if there is somebody to tell."""
         return Origin(first, last) if first and self._done is not None else None
+
+    def keeps(self, batch: Batch) -> bool:
+        """Whether whoever comes next finds it where it is, in the journal or as a batch of the spool."""
+        origin = batch.origin
+        if origin is None:
+            return False
+        return not origin.first or self._lacks is None or not self._lacks(origin.first, origin.last)
+
+    def keeps_all(self, batches: Iterable[Batch]) -> bool:
+        return all(map(self.keeps, batches))
 
     # On its way.
 
@@ -188,4 +202,4 @@ class LaneBooks:
             self.finish(origin)
 
 
-__all__ = ["Done", "LaneBooks", "Launched"]
+__all__ = ["Done", "Lacks", "LaneBooks", "Launched"]

@@ -16,6 +16,7 @@ from tracefwd.errors import StartError
 from tracefwd.exporter.backlog import Shelf
 from tracefwd.exporter.destination import Destination
 from tracefwd.exporter.lane import Lane
+from tracefwd.exporter.lane_books import Lacks
 from tracefwd.exporter.route import Route
 from tracefwd.ledger import Account
 from tracefwd.limits import OTLP_BATCH_BYTES_MAX
@@ -29,7 +30,7 @@ class Target:
     """``offer`` may be called from construction on; things move between ``start`` and the end of ``drain``.
 
     ``shelves`` gives each lane (TARGET/SIGNAL) its place in the spool; a tee has none.  ``done`` and ``launched`` tell
-    the journal by lane, as in ``lane_books.py``.
+    the journal by lane, and ``lacks`` asks it, as in ``lane_books.py``.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Target:
         spool_after_s: float = 30.0,
         done: Callable[[str, int, int], None] | None = None,
         launched: Callable[[str, int, int, bool], None] | None = None,
+        lacks: Lacks | None = None,
     ) -> None:
         self.name = settings.name
         self.role = settings.role
@@ -68,6 +70,7 @@ class Target:
                 spool_after_s=spool_after_s,
                 done=None if done is None else partial(done, lane),
                 launched=None if launched is None else partial(launched, lane),
+                lacks=lacks,
                 show=self._show,
             )
         self.accounts: dict[Signal, Account] = {s: lane.account for s, lane in self._lanes.items()}

@@ -127,6 +127,11 @@ class Durable:
     def launched(self) -> Callable[[str, int, int, bool], None] | None:
         return None if self._level == "memory" else self._launched
 
+    @property
+    def lacks(self) -> Callable[[int, int], bool] | None:
+        """For lanes to ask when they leave; None without a journal."""
+        return None if self._level == "memory" else self._lacks
+
     def connect(self, pipeline: Pipeline, targets: Sequence[Target]) -> None:
         """A tee is a copy that nobody waits for, and not worth writing everything twice."""
         self._pipeline = pipeline
@@ -298,6 +303,9 @@ class Durable:
         tell = self._journal.launched if under_way else self._journal.returned
         tell(self._lanes[lane], first, last)
         self._want_flush()
+
+    def _lacks(self, first: int, last: int) -> bool:
+        return self._journal is None or self._journal.lacks(first, last)
 
     # Putting down
 

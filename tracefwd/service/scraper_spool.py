@@ -30,7 +30,7 @@ class ScraperSpool:
 
     # Without a journal there is nothing to adopt, and lanes have nobody to tell.
     name = ""
-    done = launched = None
+    done = launched = lacks = None
 
     def __init__(self, settings: Settings) -> None:
         disk = Disk()

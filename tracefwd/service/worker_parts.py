@@ -181,6 +181,7 @@ def make_targets(
                 spool_after_s=settings.spool.after,
                 done=None if spool is None or target.role == "tee" else spool.done,
                 launched=None if spool is None or target.role == "tee" else spool.launched,
+                lacks=None if spool is None or target.role == "tee" else spool.lacks,
             ),
         )
         for target in exporter.targets

@@ -33,6 +33,8 @@ SEGMENT_BYTES_MAX = 64 * 2**20
 _BUFFER_BYTES_MAX = 8 * 2**20
 # A file that cannot be removed is tried again after this long.
 _REMOVE_AGAIN_S = 1.0
+# Of ranges of unwritten entries; with more the oldest are taken for one.
+_UNWRITTEN_MAX = 64
 # So that one segment that is needed does not fill the journal.
 _SEGMENTS_MIN = 8
 
@@ -99,6 +101,8 @@ class Journal:
         self._leaving: deque[tuple[Log, Segment, list[int]]] = deque()
         self._remove_at = 0.0
         self._damage = recovered.damage
+        # Entries that the disk refused, as ranges of seqs.
+        self._unwritten: list[tuple[int, int]] = []
         self._unwritten_entries = self._writes = self._syncs = 0
         self._write_s = self._sync_s = 0.0
 
@@ -263,11 +267,25 @@ class Journal:
         if self._red is not None:
             is_durable &= self._red.write(may_open=has_room)
             self._flags = frames.MARKED if self._red.log.is_open else 0
+        if not is_durable and self._turn_first != self._next_seq:
+            self._note_unwritten(self._turn_first, self._next_seq - 1)
         self._buffered_bytes = 0
         self._turn_first = self._next_seq
         self._writes += 1
         self._write_s += self._now() - began
         return is_durable
+
+    def _note_unwritten(self, first: int, last: int) -> None:
+        parts = self._unwritten
+        if parts and parts[-1][1] + 1 == first:
+            first = parts.pop()[0]
+        elif len(parts) == _UNWRITTEN_MAX:
+            parts[:2] = [(parts[0][0], parts[1][1])]
+        parts.append((first, last))
+
+    def lacks(self, first: int, last: int) -> bool:
+        """Whether an entry of ``first`` to ``last`` may be in memory alone, because the disk refused it."""
+        return any(begin <= last and first <= end for begin, end in self._unwritten)
 
     def _has_room(self) -> bool:
         """Whether the journal may have more bytes; if not, nothing is written until something was removed."""
