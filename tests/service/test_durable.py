@@ -676,6 +676,43 @@ async def test_what_was_taken_over_in_memory_alone_comes_again(world: World) -> 
     assert folder[0] not in world.folders()
 
 
+@pytest.mark.parametrize("is_delivered", [False, True])
+async def test_a_history_that_was_taken_over_in_memory_alone_is_counted_once(
+    world: World, is_delivered: bool
+) -> None:
+    """The journal writes again before the next death: the accounts in it have the history already."""
+    one = await world.body()
+    await one.post(world.spans(20))
+    await one.delivers(20)
+    world.outage()
+    await one.post(world.spans(7))
+    await one.die()
+    disk = MortalDisk()
+    body = Body(settings(world.root, world.sink), disk=disk)
+    world.bodies.append(body)
+    disk.fail(errno.ENOSPC)
+    if is_delivered:
+        world.sink.calm()
+    await body.start()
+    if is_delivered:
+        await body.delivers(27)
+    world.outage()
+    disk.mend()
+    await asyncio.sleep(1.1)
+    await body.post(world.spans(1))
+    await body.until(lambda: not body.durable.problems())
+    assert body.ledger["received"] == 28
+    await body.die()
+    world.sink.calm()
+    heir = await world.body()
+    await heir.until(lambda: not heir.ledger["held"])
+    # What the disk did not hear of comes again, or died in memory, and is in the folder that stayed.
+    twice = len(world.sink.again)
+    assert twice == (7 if is_delivered else 0)
+    assert heir.ledger["delivered"] == 28 + twice
+    assert heir.ledger["dropped"] == ({} if is_delivered else {"crash": 7})
+
+
 async def test_fsync_answers_after_the_sync(world: World) -> None:
     synced = 0
 

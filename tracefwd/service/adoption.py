@@ -189,11 +189,12 @@ class Adoption:
                     self._books.expect(name, items)
             if estate.outstanding:
                 LOG.info("%s left %s", estate.life.name, estate.outstanding)
-        if not self._flush():
-            for estate in estates:
-                self._not_taken(estate, estate.origin, estate.step)
         for estate in new:
             estate.step = 0
+        if not self._flush():
+            for estate in estates:
+                # Step 0 stays taken: wherever the accounts are written again, they have the history.
+                self._not_taken(estate, estate.origin, estate.step)
 
     def _restored(self, estates: Sequence[Estate], new: Sequence[Estate]) -> history.Totals:
         """Step 0: the dead workers' accounts, without what comes again."""
