@@ -7,6 +7,7 @@ free.
 import asyncio
 import errno
 import os
+import shutil
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -711,6 +712,58 @@ async def test_a_history_that_was_taken_over_in_memory_alone_is_counted_once(
     assert twice == (7 if is_delivered else 0)
     assert heir.ledger["delivered"] == 28 + twice
     assert heir.ledger["dropped"] == ({} if is_delivered else {"crash": 7})
+
+
+@pytest.mark.parametrize("level", ["disk", "fsync"])
+async def test_a_folder_that_somebody_removes_is_made_anew(
+    world: World, caplog: pytest.LogCaptureFixture, level: str
+) -> None:
+    """Else answers would go on to promise what is written to files without a name."""
+    world.sink.trouble((sinks.BUSY,))
+    one = await world.body(spool={"durability": level})
+    await one.post(world.spans(5))
+    shutil.rmtree(world.root)
+    one.durable.each_second()
+    assert "removed while in use" in caplog.text
+    await one.post(world.spans(6))
+    assert one.durable.problems() == []
+    other = await world.body()
+    assert other.ledger["received"] == 0
+    await other.leave()
+    await one.die()
+    world.sink.calm()
+    heir = await world.body()
+    await heir.delivers(6)
+    assert (heir.ledger["received"], heir.ledger["dropped"]) == (11, {"crash": 5})
+
+
+async def test_lines_of_a_removed_folder_are_spooled_by_who_leaves(world: World) -> None:
+    world.sink.trouble((sinks.BUSY,))
+    one = await world.body()
+    await one.post(world.spans(5))
+    shutil.rmtree(world.root)
+    one.durable.each_second()
+    await one.leave()
+    world.sink.calm()
+    heir = await world.body()
+    await heir.delivers(5)
+    assert heir.ledger["dropped"] == {}
+
+
+async def test_the_red_log_alone_may_be_removed(world: World) -> None:
+    """The marks in it say which entries are whole."""
+    world.sink.trouble((sinks.BUSY,))
+    one = await world.body()
+    await one.post(world.spans(5))
+    for path in world.root.glob("*/journal/red-*"):
+        path.unlink()
+    one.durable.each_second()
+    await asyncio.sleep(0.01)
+    await one.die()
+    world.sink.calm()
+    heir = await world.body()
+    await heir.delivers(5)
+    assert heir.ledger["dropped"] == {}
 
 
 async def test_fsync_answers_after_the_sync(world: World) -> None:

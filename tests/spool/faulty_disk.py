@@ -118,6 +118,10 @@ class FaultyDisk(Disk):
         self._call("size_bytes", reads=True)
         return super().size_bytes(fd)
 
+    def is_removed(self, fd: int) -> bool:
+        self._call("is_removed", reads=True)
+        return super().is_removed(fd)
+
     def read_at(self, fd: int, offset: int, size_bytes: int) -> bytes:
         self._call("read_at", reads=True)
         return super().read_at(fd, offset, size_bytes)

@@ -95,6 +95,13 @@ def test_a_folder_that_is_not_there_is_empty_and_a_file_that_is_gone_is_damage(
         folder.read(name_of(stored()))
 
 
+def test_a_folder_that_somebody_has_removed_is_made_anew(tmp_path: Path) -> None:
+    folder = folder_at(tmp_path)
+    folder.folder.rmdir()
+    folder.write(stored(), b"x\n")
+    assert len(folder.names()) == 1
+
+
 def test_another_slots_files_get_numbers_of_our_own(tmp_path: Path) -> None:
     ours, theirs = folder_at(tmp_path / "a"), folder_at(tmp_path / "b")
     ours.write(stored(number=3), b"ours\n")

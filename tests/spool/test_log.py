@@ -159,3 +159,21 @@ def test_removing_what_is_gone_already_is_fine(tmp_path: Path) -> None:
 )
 def test_other_files_are_no_segments(name: str) -> None:
     assert number_of(name, "data") is None
+
+
+def test_a_segment_that_somebody_has_removed_is_given_up(tmp_path: Path) -> None:
+    log, disk, _ = make_log(tmp_path)
+    assert log.look()
+    log.open(b"head")
+    assert log.look()
+    (tmp_path / "data-00000001.log").unlink()
+    disk.fail(errno.EIO, reads=True)
+    assert log.look()  # a disk that cannot say
+    disk.mend()
+    assert not log.look()
+    assert not log.is_open
+    assert log.may_open()
+    log.buffer.append(b"turn")
+    assert log.open(b"next")
+    assert log.write()
+    assert content(tmp_path) == {"data-00000002.log": b"nextturn"}

@@ -209,14 +209,17 @@ class Durable:
         self._lives.clear()
 
     def each_second(self) -> None:
-        """A predecessor that took leave while we lived has left something, too."""
+        """A predecessor that took leave while we lived has left something, too; and somebody may have tidied up."""
+        self._lives.look(self._life)
         if self._life.lock < 0:
             self._lives.bear(self._life)
         if self._adoption is not None:
             self._want_flush()
             self._adoption.each_second()
-            if self._journal is not None and self._journal.wants_tick:
-                self.tick_early.set()
+            if self._journal is not None:
+                self._journal.look()
+                if self._journal.wants_tick:
+                    self.tick_early.set()
             if self._level == "fsync" and not self._is_closed:
                 self._sync(idle=True)
         if self._adopting is not None and self._adopting.done():

@@ -89,6 +89,12 @@ class Lives:
             self._disk.make_folder(self._root)
             self._lock(life)
 
+    def look(self, life: Life) -> None:
+        """A lock that somebody has removed holds nobody off."""
+        with suppress(OSError):
+            if life.lock >= 0 and self._disk.is_removed(life.lock):
+                self.release(life)
+
     def _lock(self, life: Life) -> bool:
         """Whether the folder is ours; a lock on a file that was removed meanwhile is none."""
         self._disk.make_folder(life.folder)

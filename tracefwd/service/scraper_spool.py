@@ -74,6 +74,7 @@ class ScraperSpool:
 
     def each_second(self) -> None:
         """A predecessor that took leave while we lived has left something, too.  Raises what that failed with."""
+        self._lives.look(self._life)
         if self._life.lock < 0:
             self._lives.bear(self._life)
         if self._taking is not None and self._taking.done():

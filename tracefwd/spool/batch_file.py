@@ -120,7 +120,11 @@ class BatchFolder:
         path = self.folder / stored.file
         unfinished = path.with_name(path.name + _SUFFIX_OPEN)
         try:
-            self._fill(unfinished, content)
+            try:
+                self._fill(unfinished, content)
+            except FileNotFoundError:  # somebody has removed the folder
+                self.create()
+                self._fill(unfinished, content)
             self._disk.replace(unfinished, path)
         except OSError:
             self._discard(unfinished)

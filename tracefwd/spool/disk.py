@@ -61,6 +61,10 @@ class Disk:
     def size_bytes(self, fd: int) -> int:
         return os.fstat(fd).st_size
 
+    def is_removed(self, fd: int) -> bool:
+        """Whether somebody has removed the open file, so that nobody will find what is in it."""
+        return os.fstat(fd).st_nlink == 0
+
     def read_at(self, fd: int, offset: int, size_bytes: int) -> bytes:
         """Fewer bytes than asked for, or none, at the file's end."""
         return os.pread(fd, size_bytes, offset)

@@ -259,6 +259,13 @@ class Journal:
             self._clear_away()
         return is_durable
 
+    def look(self) -> None:
+        """Now and then, between turns: go on in new files where somebody has removed those in use."""
+        if not self._data.look():
+            self._unwritten = [(0, self._turn_first - 1)]
+        if self._red is not None:
+            self._red.look()
+
     def _put_down(self) -> bool:
         """Data log first: a mark stands for what is written already."""
         began = self._now()

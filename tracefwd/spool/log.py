@@ -14,7 +14,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from errno import EIO
+from errno import EIO, ENOENT
 from pathlib import Path
 from typing import NamedTuple
 
@@ -206,6 +206,17 @@ class Log:
         self.seal()
         self._sync_error = None
         self._failed(error)
+
+    def look(self) -> bool:
+        """Whether the open segment is still there; one that somebody has removed is given up."""
+        try:
+            if not self.is_open or not self._disk.is_removed(self._fd):
+                return True
+        except OSError:
+            return True  # the next write says more
+        text = "it was removed while in use, with all that is not delivered: leave a running service its folder"
+        self.give_up(OSError(ENOENT, text))
+        return False
 
     def _failed(self, error: OSError) -> None:
         now = self._now()

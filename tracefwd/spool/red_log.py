@@ -109,6 +109,10 @@ class RedLog:
         parts += [frames.drained(seq, ids) for seq, ids in self._drains]
         return self.log.open(b"".join(parts))
 
+    def look(self) -> None:
+        if not self.log.look():
+            self._marked = 0  # entries that were whole are so by the next segment's word
+
     def rotate(self) -> None:
         """The segment is large; a tick would let it go."""
         self._declare_anew()
