@@ -1,5 +1,6 @@
 """Folders of a spool: who has one, who takes it over, and that it is there or gone, never half."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -179,3 +180,37 @@ def test_a_number_is_never_used_twice(tmp_path: Path) -> None:
         numbers.append(life.number)
     assert numbers == sorted(set(numbers))
     assert numbers[0] > 99999999999990007
+
+
+class Closed(Disk):
+    """What another user may not open."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def _ask(self, path: Path) -> None:
+        if self.name in str(path):
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+    def lock(self, path: Path) -> int:
+        self._ask(path)
+        return super().lock(path)
+
+    def open_read(self, path: Path) -> int:
+        self._ask(path)
+        return super().open_read(path)
+
+
+@pytest.mark.parametrize("what", ["/lock", "data-00000001.log"])
+def test_what_another_user_left_is_told_of_and_waits(tmp_path: Path, what: str) -> None:
+    disk = Closed("nothing")
+    life = died(tmp_path)
+    of = lives(tmp_path, disk=disk)
+    mine = of.begin()
+    disk.name = f"{life.name}/{'journal/' * (what != '/lock')}{what.strip('/')}"
+    assert of.dead(mine) == []
+    [problem] = of.problems()
+    assert f"{life.name} cannot be read (Permission denied)" in problem
+    disk.name = "nothing"
+    assert names(of.dead(mine)) == [life.name]
+    assert of.problems() == []

@@ -1,8 +1,10 @@
 """``tracefwd spool``: a spool is shown, checked, written out and sent; a damaged file costs itself alone."""
 
 import asyncio
+import errno
 import gzip
 import json
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -182,6 +184,32 @@ def test_verify_sees_a_damaged_journal(
     path.write_bytes(content)
     assert cli.main(["spool", "verify", "--spool", str(root)]) == 1
     assert b"slot-0.1/journal: 1 places with " in capfdbinary.readouterr().out
+
+
+def test_a_folder_of_another_user_is_said_to_be_closed(
+    root: Path,
+    sink: ThreadingHTTPServer,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = root / "slot-0.1"
+    is_dir, listdir, opens = Path.is_dir, os.listdir, os.open
+
+    def ask(path: object) -> None:
+        if Path(str(path)) != folder and Path(str(path)).is_relative_to(folder):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_dir", lambda path: ask(path) or is_dir(path))
+    monkeypatch.setattr(os, "listdir", lambda path=".": ask(path) or listdir(path))
+    monkeypatch.setattr(os, "open", lambda path, *rest: ask(path) or opens(path, *rest))
+    assert cli.main(["spool", "ls", "--spool", str(root)]) == 0
+    assert "damaged: batches: Permission denied" in capsys.readouterr().out
+    assert cli.main(["spool", "verify", "--spool", str(root)]) == 1
+    assert cli.main(["spool", "cat", "--spool", str(root)]) == 1
+    url = f"http://127.0.0.1:{sink.server_port}"
+    target = ["--proxy-traces", url, "--proxy-metrics", url, "--seconds", "1"]
+    assert cli.main(["spool", "drain", "--spool", str(root), *target]) == 1
+    assert "slot-0.1 cannot be read (Permission denied)" in capsys.readouterr().err
 
 
 def test_drain_sends_everything_and_removes_it(

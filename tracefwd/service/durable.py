@@ -102,6 +102,8 @@ class Durable:
         # Folders whose journals wait for a worker that has one.
         self._left_alone: list[Life] = []
         self._is_closed = False
+        # Problems that the log has.
+        self._told: set[str] = set()
 
     # Composition
 
@@ -376,10 +378,18 @@ class Durable:
     def _dead_now(self) -> list[Life] | None:
         """None while another worker looks."""
         try:
-            return self._lives.dead(self._life)
+            dead = self._lives.dead(self._life)
         except OSError as error:
             self._log.note("lives", logging.ERROR, 1, f"the spool's folder cannot be read: {error}")
             return []
+        self._say_closed()
+        return dead
+
+    def _say_closed(self) -> None:
+        problems = self._lives.problems()
+        for problem in set(problems) - self._told:
+            LOG.error(problem)
+        self._told = set(problems)
 
     async def _read(self, dead: Sequence[Life]) -> list[Estate]:
         loop = asyncio.get_running_loop()
@@ -416,7 +426,7 @@ class Durable:
         return total
 
     def problems(self) -> list[str]:
-        problems = self.store.problems()
+        problems = self.store.problems() + self._lives.problems()
         if self._foreign is not None:
             problems += self._foreign.problems()
         if self._level == "memory" or (self._journal is not None and not self._journal.degraded):

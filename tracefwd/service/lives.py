@@ -63,6 +63,8 @@ class Lives:
         self._disk = disk
         self._slot = slot
         self._slots = max(slots, 1)
+        # Of the dead whose files are another user's, and why: taken over as soon as they can be read.
+        self._closed: dict[str, str] = {}
 
     def begin(self) -> Life:
         """A new folder, locked.  Raises ``OSError`` when the disk refuses."""
@@ -116,6 +118,7 @@ class Lives:
             looking = self._disk.lock(self._root / LOCK)
         except BlockingIOError:
             return None
+        self._closed.clear()
         try:
             found: dict[int, Life] = {}
             # Who dies while we look sets free what it was taking over, which may have been passed by already.
@@ -129,10 +132,25 @@ class Lives:
         for life in list(self._all()):
             if life.number == mine.number or life.slot % self._slots != self._slot:
                 continue
-            with suppress(OSError):
+            try:
                 life.lock = self._disk.lock(life.folder / LOCK)
+                try_files(life.journal, self._disk)
+            except PermissionError as error:
+                self._closed[str(life.folder)] = error.strerror or "refused"
+                self.release(life)
+            except OSError:
+                continue  # somebody holds it, or has just removed it
+            else:
                 if self._is_made_ours(life):
                     yield life
+
+    def problems(self) -> list[str]:
+        """In words, for a person: what could not be taken over for want of permission when somebody looked last."""
+        return [
+            f"{folder} cannot be read ({why}): nothing of it is delivered; "
+            "give it, with all that is in it, to the user that tracefwd runs as"
+            for folder, why in self._closed.items()
+        ]
 
     def _is_made_ours(self, life: Life) -> bool:
         """With other slots the next time, it is still together with whatever is ours."""
@@ -206,6 +224,21 @@ class Lives:
             if match := _NAME.fullmatch(name):
                 slot, number = map(int, match.groups())
                 yield Life(self._root / name, slot, number)
+
+
+def try_files(journal: Path, disk: Disk) -> None:
+    """Raises ``PermissionError``: what cannot be read now, and will be one day, must not go with its folder."""
+    try:
+        names = disk.names(journal)
+    except FileNotFoundError:
+        return
+    for name in names:
+        try:
+            disk.close(disk.open_read(journal / name))
+        except PermissionError:
+            raise
+        except OSError:
+            continue  # damage, which does not mend
 
 
 def _now_ms() -> int:

@@ -98,7 +98,7 @@ class ScraperSpool:
         return self._store.samples()
 
     def problems(self) -> list[str]:
-        return self._store.problems()
+        return self._store.problems() + self._lives.problems()
 
     async def _take_over(self, dead: Sequence[Life]) -> None:
         try:

@@ -108,7 +108,7 @@ def _content(folder: Path, disk: Disk) -> FolderContent:
     for line in journal.outstanding():
         content.lane(line.lane).journal_lines += line.items
     content.journal_bytes = sum(_size(path) for path in _files(folder / "journal"))
-    content.damaged += _journal_damage(folder, disk)
+    content.damaged += _damage(folder, disk)
     return content
 
 
@@ -143,9 +143,9 @@ def verify(root: Path) -> int:
             if problem:
                 damaged += 1
                 print(f"{shown(folder)}/batches/{named.name}: {problem} ({named.items} lines)")
-        for problem in _journal_damage(folder, disk):
+        for problem in _damage(folder, disk):
             damaged += 1
-            print(f"{shown(folder)}/journal: {problem}")
+            print(f"{shown(folder)}/{problem}")
     print(f"{batches} batches and the journals read, {damaged} damaged")
     return 1 if damaged else 0
 
@@ -215,9 +215,9 @@ def _write(root: Path, place: Callable[[str, bool], BinaryIO | None]) -> int:
                 print(f"tracefwd: {where}: {problem} ({named.items} lines)", file=sys.stderr)
         for line in recover(folder / "journal", disk).outstanding():
             _write_lines(line.lane, line.data, place)
-        for problem in _journal_damage(folder, disk):
+        for problem in _damage(folder, disk):
             unread += 1
-            print(f"tracefwd: {shown(folder)}/journal: {problem}", file=sys.stderr)
+            print(f"tracefwd: {shown(folder)}/{problem}", file=sys.stderr)
     sys.stdout.buffer.flush()
     return 1 if unread else 0
 
@@ -240,7 +240,7 @@ def _write_lines(lane: str, lines: bytes, place: Callable[[str, bool], BinaryIO 
 def _batches(folder: Path, disk: Disk) -> Iterator[tuple[Named, Stored | None, str]]:
     """Every batch by its name; without its header, and with a reason, where that cannot be read."""
     batches = BatchFolder(folder / "batches", disk)
-    for named in batches.names():
+    for named in _names(batches):
         try:
             yield named, batches.read_header(named), ""
         except FileNotFoundError:
@@ -249,6 +249,13 @@ def _batches(folder: Path, disk: Disk) -> Iterator[tuple[Named, Stored | None, s
             yield named, None, str(damage)
         except OSError as error:
             yield named, None, error.strerror or "cannot be read"
+
+
+def _names(batches: BatchFolder) -> list[Named]:
+    try:
+        return batches.names()
+    except OSError:
+        return []  # ``_damage`` tells
 
 
 def _read(folder: Path, disk: Disk, stored: Stored) -> tuple[bytes, str]:
@@ -264,14 +271,20 @@ def _read(folder: Path, disk: Disk, stored: Stored) -> tuple[bytes, str]:
         return b"", "its data cannot be inflated"
 
 
-def _journal_damage(folder: Path, disk: Disk) -> list[str]:
-    """A torn end is none: a crash leaves it behind what was answered for."""
+def _damage(folder: Path, disk: Disk) -> list[str]:
+    """But for that of batches.  A torn end is none: a crash leaves it behind what was answered for."""
     damage = recover(folder / "journal", disk).damage
     found = []
+    try:
+        BatchFolder(folder / "batches", disk).names()
+    except OSError as error:
+        found.append(f"batches: {error.strerror}")
     if damage.frames:
-        found.append(f"{damage.frames} places with {damage.lost_bytes} bytes cannot be read")
+        found.append(
+            f"journal: {damage.frames} places with {damage.lost_bytes} bytes cannot be read"
+        )
     if damage.files:
-        found.append(f"{damage.files} files cannot be read")
+        found.append(f"journal: {damage.files} files cannot be read")
     return found
 
 

@@ -13,7 +13,14 @@ from pathlib import Path
 
 from tracefwd.exporter.target import Target
 from tracefwd.ledger import Account
-from tracefwd.service.spool_roots import SCRAPER, Foreign, is_running, shown, worker_folders
+from tracefwd.service.spool_roots import (
+    SCRAPER,
+    Foreign,
+    is_closed,
+    is_running,
+    shown,
+    worker_folders,
+)
 from tracefwd.service.worker_parts import compose
 from tracefwd.settings import Settings
 from tracefwd.spool.disk import Disk
@@ -42,7 +49,9 @@ def drain(settings: Settings, root: Path, seconds: float) -> int:
     foreign.look()
     for problem in foreign.problems():
         print(f"tracefwd: {problem}", file=sys.stderr)
-    return 1 if left or running or foreign.problems() else 0
+    # Which ones, the log has said.
+    closed = any(is_closed(folder, disk) for folder in worker_folders(root))
+    return 1 if left or running or closed or foreign.problems() else 0
 
 
 async def _drain(settings: Settings, seconds: float) -> int:

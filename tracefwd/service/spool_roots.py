@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tracefwd.errors import StartError
 from tracefwd.model import Signal
+from tracefwd.service.lives import LOCK, try_files
 from tracefwd.settings import Settings
 from tracefwd.spool.batch_file import BatchFolder
 from tracefwd.spool.disk import Disk
@@ -61,7 +62,15 @@ def worker_folders(root: Path) -> list[Path]:
         raise StartError(
             f"{root}: {error.strerror}: give the folder that spool.folder names (--spool DIR)"
         ) from error
-    return [path for path in parts if (path / "batches").is_dir() or (path / "journal").is_dir()]
+    return [path for path in parts if _is_workers(path)]
+
+
+def _is_workers(path: Path) -> bool:
+    """Also one that cannot be looked into, which its reading will say."""
+    try:
+        return (path / "batches").is_dir() or (path / "journal").is_dir()
+    except PermissionError:
+        return True
 
 
 def lines_left(root: Path) -> int:
@@ -80,11 +89,21 @@ def shown(folder: Path) -> str:
 def is_running(folder: Path, disk: Disk) -> bool:
     """Whether a worker holds the folder; one that cannot be locked for another reason is nobody's."""
     try:
-        disk.close(disk.lock(folder / "lock"))
+        disk.close(disk.lock(folder / LOCK))
     except BlockingIOError:
         return True
     except OSError:
         return False
+    return False
+
+
+def is_closed(folder: Path, disk: Disk) -> bool:
+    """Whether it is nobody's, and we may not take it over."""
+    try:
+        disk.close(disk.lock(folder / LOCK))
+        try_files(folder / "journal", disk)
+    except OSError as error:
+        return isinstance(error, PermissionError)
     return False
 
 
@@ -135,6 +154,7 @@ __all__ = [
     "SCRAPER",
     "Foreign",
     "heir_in",
+    "is_closed",
     "is_named",
     "is_running",
     "lines_left",
